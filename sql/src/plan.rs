@@ -1,0 +1,411 @@
+//! Statements in the order of their needs, planned by DataFusion.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{Result, SchemaError};
+use datafusion::datasource::ViewTable;
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Volatility};
+use datafusion::prelude::SessionContext;
+use datafusion::sql::parser::Statement as DfStatement;
+use datafusion::sql::sqlparser::ast::{ObjectName, Query, Spanned, Statement, visit_relations};
+use datafusion::sql::sqlparser::tokenizer::{Location, Span};
+use pipeline::projection::ProjectionKey;
+use pipeline::table::Identity;
+use pipeline::{Program, ProjectionId, TableId};
+
+use crate::diagnostic::{Diagnostic, Diagnostics, Place, most_like};
+use crate::lower::{Lowering, SortedBy};
+use crate::project::{DeclaredColumn, Project, QueryDeclaration};
+use crate::session::{SourceTable, session};
+use crate::statement::lower_first;
+
+/// What a source table looks like.
+#[derive(Clone, Debug)]
+pub struct TableShape {
+    /// Its columns.
+    pub schema: SchemaRef,
+    /// How its rows are told apart.
+    pub identity: Identity,
+}
+
+/// A project ready to run.
+pub struct Plan {
+    /// The dataflow, without rows.
+    pub program: Program,
+    /// The source tables, by their name in SQL.
+    pub tables: BTreeMap<String, TableId>,
+    /// What is served, in the order of names.
+    pub projections: Vec<PlannedProjection>,
+}
+
+/// What clients and operators are told about a projection.
+#[derive(Clone, Debug)]
+pub struct PlannedProjection {
+    /// Its name.
+    pub name: String,
+    /// Where it is in the program.
+    pub id: ProjectionId,
+    /// For people.
+    pub description: Option<String>,
+    /// At least this long between two diffs to a client.
+    pub batch: Duration,
+    /// Its columns.
+    pub schema: SchemaRef,
+    /// Its key.
+    pub key: ProjectionKey,
+    /// The ORDER BY at its top: for showing, since rows are a set.
+    pub order: Vec<SortedBy>,
+}
+
+/// Plans a project whose tables have these shapes. Every mistake goes to `wrong`; the plan has
+/// what is right.
+pub fn plan(project: &Project, shapes: &BTreeMap<String, TableShape>, wrong: &mut Diagnostics) -> Plan {
+    let context = session();
+    let mut lowering = Lowering::new(context.state());
+    let mut tables = BTreeMap::new();
+    for (name, declaration) in &project.tables {
+        let Some(shape) = shapes.get(name) else { continue };
+        let schema = nullable(&shape.schema);
+        let added = lowering
+            .add_table(name, Arc::clone(&schema), shape.identity.clone())
+            .and_then(|id| context.register_table(quoted(name), Arc::new(SourceTable(schema))).map(|_| id));
+        match added {
+            Ok(id) => {
+                tables.insert(name.clone(), id);
+            }
+            Err(error) => wrong.push(Diagnostic::at(declaration.place.clone(), error.strip_backtrace())),
+        }
+    }
+    let mut planned = Planned { project, shapes, context, done: BTreeMap::new() };
+    let mut projections = Vec::new();
+    for (name, declaration) in &project.queries {
+        let Some(logical) = planned.visit(name, &mut Vec::new(), wrong) else { continue };
+        let Some(options) = &declaration.projection else { continue };
+        let lowered = match lowering.lower_projection(name, &logical) {
+            Ok(lowered) => lowered,
+            Err(error) => {
+                wrong.push(planning_error(&error, declaration, "no plan can be made of this"));
+                continue;
+            }
+        };
+        let key = match &options.key {
+            None => lowered.key.map_or(ProjectionKey::WholeRow, ProjectionKey::Derived),
+            Some((names, place)) => match declared_key(names, place, &lowered.schema) {
+                Ok(columns) => ProjectionKey::Declared(columns),
+                Err(mistake) => {
+                    wrong.push(mistake);
+                    continue;
+                }
+            },
+        };
+        match lowering.program.add_projection(name.clone(), lowered.node, key.clone()) {
+            Ok(id) => projections.push(PlannedProjection {
+                name: name.clone(),
+                id,
+                description: options.description.clone(),
+                batch: options.batch,
+                schema: lowered.schema,
+                key,
+                order: lowered.order,
+            }),
+            Err(error) => wrong.push(Diagnostic::at(declaration.place.clone(), error.to_string())),
+        }
+    }
+    if projections.is_empty() && wrong.is_empty() {
+        wrong.push(Diagnostic::of_project("the project has no projection").help("write CREATE MATERIALIZED VIEW name AS SELECT …"));
+    }
+    Plan { program: lowering.program, tables, projections }
+}
+
+/// The shape that the columns of a declaration give, without asking the source.
+///
+/// # Errors
+/// With the place, when columns are not declared or have a type that is not known.
+pub fn declared_shape(project: &Project, name: &str) -> std::result::Result<TableShape, Vec<Diagnostic>> {
+    let Some(table) = project.tables.get(name) else { return Err(Vec::new()) };
+    if table.columns.is_empty() {
+        let mistake = Diagnostic::at(table.place.clone(), format!("the columns of `{name}` are not declared, and reading them needs its database"));
+        return Err(vec![mistake.help(format!("leave out --offline, or write CREATE TABLE {name} (id BIGINT PRIMARY KEY, …)"))]);
+    }
+    let mut mistakes = Vec::new();
+    let mut fields = Vec::new();
+    for column in &table.columns {
+        match declared_type(column) {
+            Ok(data_type) => fields.push(arrow::datatypes::Field::new(&column.name, data_type, true)),
+            Err(mistake) => mistakes.push(mistake),
+        }
+    }
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
+    let schema = Arc::new(Schema::new(fields));
+    let key: Vec<usize> = table.key.iter().filter_map(|name| schema.index_of(name).ok()).collect();
+    if key.len() < table.key.len() {
+        return Err(vec![Diagnostic::at(table.place.clone(), "the PRIMARY KEY names a column that is not declared")]);
+    }
+    let identity = if key.is_empty() { Identity::WholeRow } else { Identity::Key(key) };
+    Ok(TableShape { schema, identity })
+}
+
+/// The Arrow type of a declared column, in the words of DataFusion's SQL.
+///
+/// # Errors
+/// With the place, when there is none.
+pub fn declared_type(column: &DeclaredColumn) -> std::result::Result<DataType, Diagnostic> {
+    use datafusion::sql::sqlparser::ast::DataType as Sql;
+    let other = match &column.data_type {
+        Sql::Uuid | Sql::JSON | Sql::JSONB => return Ok(DataType::Utf8),
+        Sql::Custom(name, _) => name.to_string(),
+        other => other.to_string(),
+    };
+    let sql = format!("SELECT CAST(NULL AS {other})");
+    let state = session().state();
+    let plan = state.sql_to_statement(&sql, &datafusion::config::Dialect::Generic).and_then(|statement| block_on(state.statement_to_plan(statement)));
+    match plan {
+        Ok(plan) => Ok(plan.schema().field(0).data_type().clone()),
+        Err(_) => Err(Diagnostic::at(column.place.clone(), format!("column `{}` has the unknown type {other}", column.name))
+            .help("declare it as TEXT to take the value as Postgres prints it")),
+    }
+}
+
+struct Planned<'a> {
+    project: &'a Project,
+    shapes: &'a BTreeMap<String, TableShape>,
+    context: SessionContext,
+    /// `None` where a mistake has been reported.
+    done: BTreeMap<String, Option<LogicalPlan>>,
+}
+
+impl Planned<'_> {
+    /// Plans a query after those that it reads. `path` is the way here, for finding cycles.
+    fn visit(&mut self, name: &str, path: &mut Vec<String>, wrong: &mut Diagnostics) -> Option<LogicalPlan> {
+        if let Some(done) = self.done.get(name) {
+            return done.clone();
+        }
+        let declaration = self.project.queries.get(name)?;
+        path.push(name.to_owned());
+        let mut is_right = true;
+        for (needed, span) in relations(&declaration.query) {
+            let place = || place_of(span, declaration);
+            if path.contains(&needed) {
+                let from = path.iter().position(|on_the_way| *on_the_way == needed).unwrap_or(0);
+                let cycle = [&path[from..], std::slice::from_ref(&needed)].concat().join(" → ");
+                wrong.push(Diagnostic::at(place(), format!("`{needed}` needs itself: {cycle}")).help("take one of them out of the circle"));
+                path[from..].iter().for_each(|member| drop(self.done.insert(member.clone(), None)));
+                is_right = false;
+            } else if self.project.queries.contains_key(&needed) {
+                is_right &= self.visit(&needed, path, wrong).is_some();
+            } else if self.project.tables.contains_key(&needed) {
+                // A table without a shape has been reported by whoever looked for it.
+                is_right &= self.shapes.contains_key(&needed);
+            } else {
+                wrong.push(self.unknown_relation(&needed, place()));
+                is_right = false;
+            }
+        }
+        path.pop();
+        let planned = if is_right && !self.done.contains_key(name) { self.plan_query(declaration, wrong) } else { None };
+        self.done.insert(name.to_owned(), planned.clone());
+        planned
+    }
+
+    fn unknown_relation(&self, name: &str, place: Place) -> Diagnostic {
+        let known: Vec<&str> = self.project.tables.keys().chain(self.project.queries.keys()).map(String::as_str).collect();
+        let help = match most_like(name, known.iter().copied()) {
+            Some(like) => format!("did you mean `{like}`?"),
+            None => format!("write CREATE TABLE {name} WITH (connector = 'postgres', …); the project has {}", known.join(", ")),
+        };
+        Diagnostic::at(place, format!("there is no table or view `{name}`")).help(help)
+    }
+
+    fn plan_query(&self, declaration: &QueryDeclaration, wrong: &mut Diagnostics) -> Option<LogicalPlan> {
+        let statement = Statement::Query(Box::new(declaration.query.clone()));
+        let state = self.context.state();
+        let plan = block_on(state.statement_to_plan(DfStatement::Statement(Box::new(statement))))
+            .and_then(|plan| renamed(plan, &declaration.columns))
+            .and_then(|plan| {
+                if let Some(reason) = not_a_function_of_tables(&plan)? {
+                    return Err(DataFusionError::Plan(reason));
+                }
+                // Optimised here to find mistakes of types at their place; lowering wants it anyway.
+                let optimized = state.optimize(&plan)?;
+                self.context.register_table(quoted(&declaration.name), Arc::new(ViewTable::new(plan, None)))?;
+                Ok(optimized)
+            });
+        match plan {
+            Ok(plan) => Some(plan),
+            Err(error) => {
+                wrong.push(planning_error(&error, declaration, "this query is not right"));
+                None
+            }
+        }
+    }
+}
+
+/// `CREATE VIEW name (columns) AS`: the names given to the columns of the query.
+fn renamed(plan: LogicalPlan, names: &[String]) -> Result<LogicalPlan> {
+    if names.is_empty() {
+        return Ok(plan);
+    }
+    let columns = plan.schema().columns();
+    if columns.len() != names.len() {
+        return Err(DataFusionError::Plan(format!("{} column names are given for {} columns", names.len(), columns.len())));
+    }
+    let exprs: Vec<Expr> = columns.into_iter().zip(names).map(|(column, name)| Expr::Column(column).alias(name)).collect();
+    LogicalPlanBuilder::from(plan).project(exprs)?.build()
+}
+
+/// Tables and views that a query reads, in the order of appearance; names of its own WITH are
+/// left out.
+fn relations(query: &Query) -> Vec<(String, Span)> {
+    let own: BTreeSet<String> = query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| cte.alias.name.value.to_lowercase()).collect();
+    let mut found = Vec::new();
+    let _ = visit_relations(query, |name: &ObjectName| {
+        let parts: Vec<String> = name
+            .0
+            .iter()
+            .filter_map(|part| part.as_ident())
+            .map(|ident| if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() })
+            .collect();
+        let full = parts.join(".");
+        if !own.contains(&full) {
+            found.push((full, name.span()));
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    // Names of WITH clauses inside subqueries are few: whoever is defined anywhere is left out.
+    let text = query.to_string().to_lowercase();
+    found.retain(|(name, _)| !(text.contains(&format!("{name} as (")) && text.contains("with ")));
+    found
+}
+
+/// Why the answer would not be a function of the tables, if it would not.
+fn not_a_function_of_tables(plan: &LogicalPlan) -> Result<Option<String>> {
+    let mut reason = None;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                if let Expr::ScalarFunction(function) = expr {
+                    let name = function.func.name();
+                    match function.func.signature().volatility {
+                        Volatility::Volatile => {
+                            reason = Some(format!("{name}() is different at each call, so the answer is not a function of the tables"));
+                        }
+                        Volatility::Stable if ["now", "current_date", "current_time", "current_timestamp", "today"].contains(&name) => {
+                            reason = Some(format!("{name}() changes as time passes, so the answer is not a function of the tables"));
+                        }
+                        _ => {}
+                    }
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(reason)
+}
+
+/// DataFusion's error with our place and remedy.
+fn planning_error(error: &DataFusionError, declaration: &QueryDeclaration, otherwise: &str) -> Diagnostic {
+    let diagnostic = error.diagnostic();
+    let span = diagnostic.and_then(|diagnostic| diagnostic.span).map_or(Span::empty(), |span| {
+        Span::new(Location::new(span.start.line, span.start.column), Location::new(span.end.line, span.end.column))
+    });
+    let place = place_of(span, declaration);
+    let root = error.find_root();
+    if let DataFusionError::SchemaError(schema, _) = root
+        && let SchemaError::FieldNotFound { field, valid_fields } = schema.as_ref()
+    {
+        let help = match most_like(&field.name, valid_fields.iter().map(|field| field.name.as_str())) {
+            Some(like) => format!("did you mean `{like}`?"),
+            None => {
+                let mut names: Vec<String> = valid_fields.iter().map(datafusion::common::Column::flat_name).collect();
+                names.dedup();
+                format!("there are {}", names.join(", "))
+            }
+        };
+        let place = if span == Span::empty() { find_word(declaration, &field.name).unwrap_or(place) } else { place };
+        return Diagnostic::at(place, format!("there is no column `{}`", field.flat_name())).help(help);
+    }
+    let mut text = match diagnostic {
+        Some(diagnostic) => diagnostic.message.clone(),
+        None => root.strip_backtrace(),
+    };
+    for prefix in ["Error during planning: ", "This feature is not implemented: ", "Schema error: ", "Optimizer rule ", "type_coercion\ncaused by\n"] {
+        text = text.trim_start_matches(prefix).to_owned();
+    }
+    let text = if text.is_empty() { otherwise.to_owned() } else { lower_first(text.trim()) };
+    let mistake = Diagnostic::at(place, text.replace('\n', " "));
+    let helps = diagnostic.map(|diagnostic| diagnostic.helps.iter().map(|help| lower_first(&help.message)).collect::<Vec<_>>().join("; "));
+    if mistake.message.contains("not a function of the tables") {
+        return mistake.help("compute it where the rows are written, and keep it in a column");
+    }
+    match helps.filter(|help| !help.is_empty()) {
+        Some(help) => mistake.help(help),
+        None => mistake,
+    }
+}
+
+/// Where a word of the statement stands, for errors that come without a place.
+fn find_word(declaration: &QueryDeclaration, word: &str) -> Option<Place> {
+    let file = &declaration.place.file;
+    let from = usize::try_from(declaration.place.line).ok()? - 1;
+    for (i, text) in file.text.lines().enumerate().skip(from) {
+        let is_word = |c: char| c.is_alphanumeric() || c == '_';
+        for (at, found) in text.match_indices(word) {
+            let before = text[..at].chars().next_back();
+            let after = text[at + found.len()..].chars().next();
+            if !before.is_some_and(is_word) && !after.is_some_and(is_word) {
+                let column = text[..at].chars().count() as u64 + 1;
+                let start = Location::new(i as u64 + 1, column);
+                return Some(Place::new(file, Span::new(start, Location::new(start.line, column + word.chars().count() as u64))));
+            }
+        }
+    }
+    None
+}
+
+fn place_of(span: Span, declaration: &QueryDeclaration) -> Place {
+    if span == Span::empty() { declaration.place.clone() } else { Place::new(&declaration.place.file, span) }
+}
+
+fn declared_key(names: &[String], place: &Place, schema: &Schema) -> std::result::Result<Vec<usize>, Diagnostic> {
+    let mut columns = Vec::new();
+    for name in names {
+        match schema.index_of(name) {
+            Ok(column) if columns.contains(&column) => {
+                return Err(Diagnostic::at(place.clone(), format!("the key names `{name}` twice")).help("name each key column once"));
+            }
+            Ok(column) => columns.push(column),
+            Err(_) => {
+                let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+                let help = match most_like(name, known.iter().copied()) {
+                    Some(like) => format!("did you mean `{like}`?"),
+                    None => format!("the projection has {}", known.join(", ")),
+                };
+                return Err(Diagnostic::at(place.clone(), format!("the key names `{name}`, which is no column of the projection")).help(help));
+            }
+        }
+    }
+    Ok(columns)
+}
+
+/// Deltas take rows away, and a value that a source could not give is NULL: no column is promised
+/// to be without.
+fn nullable(schema: &Schema) -> SchemaRef {
+    Arc::new(Schema::new(schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect::<Vec<_>>()))
+}
+
+fn quoted(name: &str) -> datafusion::common::TableReference {
+    datafusion::common::TableReference::bare(name)
+}
+
+/// Planning is async in name only: nothing here waits for anything.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    futures::executor::block_on(future)
+}

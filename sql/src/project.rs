@@ -1,0 +1,331 @@
+//! A folder to tables, views and projections.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use datafusion::sql::sqlparser::ast::{
+    ColumnOption, CreateTable, CreateTableOptions, CreateView, DataType as SqlDataType, ObjectName, Query, SqlOption, Statement,
+    TableConstraint,
+};
+
+use crate::config::Config;
+use crate::diagnostic::{Diagnostic, Diagnostics, Place, SourceFile};
+use crate::options::{Environment, Options, duration};
+use crate::statement::{ParsedStatement, parse};
+
+/// What `CREATE TABLE … WITH (…)` may say for a Postgres table, besides `connector`.
+const POSTGRES_OPTIONS: [&str; 6] = ["connector", "url", "table", "source", "publication", "slot"];
+/// What `CREATE MATERIALIZED VIEW … WITH (…)` may say.
+const PROJECTION_OPTIONS: [&str; 3] = ["batch", "description", "key"];
+
+/// A project as written: nothing of it has been planned.
+#[derive(Debug, Default)]
+pub struct Project {
+    /// Names publications, slots and the page.
+    pub name: String,
+    /// `deltafront.toml`.
+    pub config: Config,
+    /// `CREATE TABLE`, by name.
+    pub tables: BTreeMap<String, TableDeclaration>,
+    /// `CREATE VIEW` and `CREATE MATERIALIZED VIEW`, by name.
+    pub queries: BTreeMap<String, QueryDeclaration>,
+}
+
+/// A source table.
+#[derive(Clone, Debug)]
+pub struct TableDeclaration {
+    /// Its name in the project's SQL.
+    pub name: String,
+    /// Where its rows come from.
+    pub connector: Connector,
+    /// Columns as declared; empty when they are to be read from the source.
+    pub columns: Vec<DeclaredColumn>,
+    /// The primary key as declared.
+    pub key: Vec<String>,
+    /// The statement.
+    pub place: Place,
+}
+
+/// A column as declared.
+#[derive(Clone, Debug)]
+pub struct DeclaredColumn {
+    /// Its name.
+    pub name: String,
+    /// Its type, in SQL's words.
+    pub data_type: SqlDataType,
+    /// Where it is declared.
+    pub place: Place,
+}
+
+/// Where a table's rows come from.
+#[derive(Clone, Debug)]
+pub enum Connector {
+    /// A table of a Postgres database.
+    Postgres(PostgresTable),
+}
+
+/// A table of a Postgres database.
+#[derive(Clone, Debug)]
+pub struct PostgresTable {
+    /// Connection URL.
+    pub url: String,
+    /// Schema of the table in Postgres.
+    pub schema: String,
+    /// Name of the table in Postgres.
+    pub table: String,
+    /// Name of the source in positions and metrics; the database's name when left out.
+    pub source: Option<String>,
+    /// Publication; made from the project's name when left out.
+    pub publication: Option<String>,
+    /// Replication slot; made from the project's name when left out.
+    pub slot: Option<String>,
+}
+
+/// A view or a projection.
+#[derive(Clone, Debug)]
+pub struct QueryDeclaration {
+    /// Its name.
+    pub name: String,
+    /// Its SELECT.
+    pub query: Query,
+    /// New names for its columns, where given.
+    pub columns: Vec<String>,
+    /// Set for `CREATE MATERIALIZED VIEW`.
+    pub projection: Option<ProjectionOptions>,
+    /// The statement.
+    pub place: Place,
+}
+
+/// What `WITH (…)` says of a projection.
+#[derive(Clone, Debug, Default)]
+pub struct ProjectionOptions {
+    /// At least this long between two diffs to a client.
+    pub batch: Duration,
+    /// For people.
+    pub description: Option<String>,
+    /// The declared key.
+    pub key: Option<(Vec<String>, Place)>,
+}
+
+impl Project {
+    /// Reads a project's folder. Every mistake that can be found without a server goes to `wrong`.
+    pub fn load(folder: &Path, environment: Environment<'_>, wrong: &mut Diagnostics) -> Project {
+        let mut project = Project::default();
+        let folder_name = folder.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+        match std::fs::read_to_string(folder.join("deltafront.toml")) {
+            Ok(text) => match Config::parse(&Arc::new(SourceFile { path: PathBuf::from("deltafront.toml"), text })) {
+                Ok(config) => project.config = config,
+                Err(mistake) => wrong.push(mistake),
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => wrong.push(Diagnostic::of_project(format!("can't read deltafront.toml: {error}"))),
+        }
+        project.name = project.config.project.name.clone().or(folder_name).unwrap_or_else(|| "deltafront".to_owned());
+        let mut files = Vec::new();
+        sql_files(folder, Path::new(""), &project.config.project.exclude, &mut files, wrong);
+        if files.is_empty() && wrong.is_empty() {
+            wrong.push(
+                Diagnostic::of_project(format!("{} has no .sql file", folder.display()))
+                    .help("a project is a folder with deltafront.toml and .sql files; see examples/storefront"),
+            );
+        }
+        for path in files {
+            match std::fs::read_to_string(folder.join(&path)) {
+                Ok(text) => {
+                    let file = Arc::new(SourceFile { path, text });
+                    for statement in parse(&file, wrong) {
+                        project.add(statement, environment, wrong);
+                    }
+                }
+                Err(error) => wrong.push(Diagnostic::of_project(format!("can't read {}: {error}", path.display()))),
+            }
+        }
+        project
+    }
+
+    fn add(&mut self, parsed: ParsedStatement, environment: Environment<'_>, wrong: &mut Diagnostics) {
+        let ParsedStatement { statement, place } = parsed;
+        match statement {
+            Statement::CreateTable(table) => self.add_table(table, place, environment, wrong),
+            Statement::CreateView(view) => self.add_query(view, place, environment, wrong),
+            Statement::Query(_) => wrong.push(
+                Diagnostic::at(place, "a SELECT by itself keeps nothing").help("write CREATE MATERIALIZED VIEW name AS SELECT …"),
+            ),
+            Statement::CreatePolicy(_) => wrong.push(
+                Diagnostic::at(place, "policies are not enforced by this version, so CREATE POLICY is refused")
+                    .help("keep the server on loopback, or behind a proxy that decides who sees what"),
+            ),
+            Statement::Insert(_) => {
+                wrong.push(Diagnostic::at(place, "this version has no sinks").help("remove the INSERT INTO"));
+            }
+            _ => wrong.push(
+                Diagnostic::at(place, "a project is made of CREATE TABLE, CREATE VIEW and CREATE MATERIALIZED VIEW")
+                    .help("files that belong to something else are left out by `exclude` in deltafront.toml"),
+            ),
+        }
+    }
+
+    fn name_is_taken(&self, name: &str, place: &Place, wrong: &mut Diagnostics) -> bool {
+        let first = self.tables.get(name).map(|table| &table.place).or_else(|| self.queries.get(name).map(|query| &query.place));
+        if let Some(first) = first {
+            let help = format!("the first one is at {}:{}:{}; rename one of them", first.file.path.display(), first.line, first.column);
+            wrong.push(Diagnostic::at(place.clone(), format!("`{name}` is defined twice")).help(help));
+        }
+        first.is_some()
+    }
+
+    fn add_table(&mut self, table: CreateTable, place: Place, environment: Environment<'_>, wrong: &mut Diagnostics) {
+        let name = name_of(&table.name);
+        if self.name_is_taken(&name, &name_place(&table.name, &place), wrong) {
+            return;
+        }
+        let mut options = Options::read(with_options(&table.table_options), &place.file, environment, wrong);
+        let columns: Vec<DeclaredColumn> = table
+            .columns
+            .iter()
+            .map(|column| DeclaredColumn {
+                name: normalise(&column.name),
+                data_type: column.data_type.clone(),
+                place: Place::new(&place.file, column.name.span),
+            })
+            .collect();
+        let mut key: Vec<String> = table
+            .columns
+            .iter()
+            .filter(|column| column.options.iter().any(|option| matches!(option.option, ColumnOption::PrimaryKey(_))))
+            .map(|column| normalise(&column.name))
+            .collect();
+        for constraint in &table.constraints {
+            match constraint {
+                TableConstraint::PrimaryKey(primary) if key.is_empty() => {
+                    key = primary.columns.iter().map(|column| column.column.expr.to_string().to_lowercase()).collect();
+                }
+                _ => wrong.push(
+                    Diagnostic::at(place.clone(), format!("table `{name}` has a constraint that means nothing here"))
+                        .help("keep one PRIMARY KEY; the database checks the rest"),
+                ),
+            }
+        }
+        for (i, column) in columns.iter().enumerate() {
+            if columns[..i].iter().any(|earlier| earlier.name == column.name) {
+                wrong.push(Diagnostic::at(column.place.clone(), format!("column `{}` is declared twice", column.name)));
+            }
+        }
+        let Some((connector, connector_place)) = options.take("connector") else {
+            wrong.push(
+                Diagnostic::at(place, format!("table `{name}` does not say where its rows come from"))
+                    .help("add WITH (connector = 'postgres', url = '${DATABASE_URL}', table = 'public.…')"),
+            );
+            return;
+        };
+        if connector != "postgres" {
+            wrong.push(
+                Diagnostic::at(connector_place, format!("there is no connector `{connector}`")).help("this version has connector = 'postgres'"),
+            );
+            return;
+        }
+        let url = options.take("url");
+        let (schema, table) = match options.take("table") {
+            None => ("public".to_owned(), name.clone()),
+            Some((table, _)) => match table.split_once('.') {
+                Some((schema, table)) => (schema.to_owned(), table.to_owned()),
+                None => ("public".to_owned(), table),
+            },
+        };
+        let source = options.take("source").map(|(source, _)| source);
+        let publication = options.take("publication").map(|(publication, _)| publication);
+        let slot = options.take("slot").map(|(slot, _)| slot);
+        let url_is_broken = options.is_broken("url");
+        options.refuse_rest(&POSTGRES_OPTIONS, "a Postgres table", wrong);
+        let Some((url, _)) = url else {
+            if !url_is_broken {
+                wrong.push(
+                    Diagnostic::at(place, format!("table `{name}` has no `url`"))
+                        .help("add url = '${DATABASE_URL}', such as postgres://user:password@host/database"),
+                );
+            }
+            return;
+        };
+        let connector = Connector::Postgres(PostgresTable { url, schema, table, source, publication, slot });
+        self.tables.insert(name.clone(), TableDeclaration { name, connector, columns, key, place });
+    }
+
+    fn add_query(&mut self, view: CreateView, place: Place, environment: Environment<'_>, wrong: &mut Diagnostics) {
+        let name = name_of(&view.name);
+        if self.name_is_taken(&name, &name_place(&view.name, &place), wrong) {
+            return;
+        }
+        let mut options = Options::read(with_options(&view.options), &place.file, environment, wrong);
+        let mut projection = ProjectionOptions::default();
+        if view.materialized {
+            if let Some((text, at)) = options.take("batch") {
+                match duration(&text) {
+                    Ok(batch) => projection.batch = batch,
+                    Err(help) => wrong.push(Diagnostic::at(at, format!("`{text}` is not a duration")).help(help)),
+                }
+            }
+            projection.description = options.take("description").map(|(text, _)| text);
+            projection.key = options.take("key").map(|(text, at)| (text.split(',').map(|column| column.trim().to_owned()).collect(), at));
+            options.refuse_rest(&PROJECTION_OPTIONS, "a projection", wrong);
+        } else {
+            options.refuse_rest(&[], "a view takes no option; a projection", wrong);
+        }
+        let columns = view.columns.iter().map(|column| normalise(&column.name)).collect();
+        let projection = view.materialized.then_some(projection);
+        self.queries.insert(name.clone(), QueryDeclaration { name, query: *view.query, columns, projection, place });
+    }
+}
+
+fn with_options(options: &CreateTableOptions) -> &[SqlOption] {
+    match options {
+        CreateTableOptions::None => &[],
+        CreateTableOptions::With(options)
+        | CreateTableOptions::Options(options)
+        | CreateTableOptions::Plain(options)
+        | CreateTableOptions::TableProperties(options) => options,
+    }
+}
+
+/// Unquoted names are lower case, as in Postgres.
+fn normalise(ident: &datafusion::sql::sqlparser::ast::Ident) -> String {
+    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+}
+
+fn name_of(name: &ObjectName) -> String {
+    name.0.iter().filter_map(|part| part.as_ident()).map(normalise).collect::<Vec<_>>().join(".")
+}
+
+fn name_place(name: &ObjectName, statement: &Place) -> Place {
+    match name.0.first().and_then(|part| part.as_ident()) {
+        Some(ident) if ident.span.start.line > 0 => Place::new(&statement.file, ident.span),
+        _ => statement.clone(),
+    }
+}
+
+/// The `.sql` files under a folder, in the order of their names.
+fn sql_files(root: &Path, under: &Path, exclude: &[String], found: &mut Vec<PathBuf>, wrong: &mut Diagnostics) {
+    let entries = match std::fs::read_dir(root.join(under)) {
+        Ok(entries) => entries,
+        Err(error) => {
+            let shown = root.join(under);
+            wrong.push(Diagnostic::of_project(format!("can't read the folder {}: {error}", shown.display())).help("give the folder of a project"));
+            return;
+        }
+    };
+    let mut paths: Vec<(PathBuf, bool)> =
+        entries.flatten().map(|entry| (under.join(entry.file_name()), entry.path().is_dir())).collect();
+    paths.sort();
+    for (path, is_folder) in paths {
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if hidden || exclude.iter().any(|excluded| path.starts_with(excluded)) {
+            continue;
+        }
+        if is_folder {
+            sql_files(root, &path, exclude, found, wrong);
+        } else if path.extension().is_some_and(|extension| extension == "sql") {
+            found.push(path);
+        }
+    }
+}
