@@ -1,1 +1,14 @@
-//! x
+//! The `deltafront` program: configuration, wiring, supervision, command line.
+//!
+//! ```text
+//!  prepare ──► Prepared ──► run: a task per source ──► engine (a thread) ──► hub ◄── serve
+//!  (project,                 (connectors)               (pipeline)           (push)
+//!   databases,
+//!   plan)
+//! ```
+
+pub mod prepare; // a folder and its databases to a plan
+pub mod engine; // the thread that owns the program
+pub mod health; // what the program says of itself
+pub mod run; // all of it together
+pub mod cli; // the command line

@@ -44,6 +44,30 @@ pub struct Lowered {
     pub key: Option<Vec<usize>>,
     /// The order at its top.
     pub order: Vec<SortedBy>,
+    /// Pairs of columns that are equal in every row, since an inner join made them so: either may
+    /// stand for the other in the key.
+    equal: Vec<(usize, usize)>,
+}
+
+impl Lowered {
+    fn new(node: NodeId, schema: SchemaRef, key: Option<Vec<usize>>) -> Lowered {
+        Lowered { node, schema, key, order: Vec::new(), equal: Vec::new() }
+    }
+
+    /// The same rows by other columns: `place` tells where a column went, if it is still there.
+    fn moved(&self, node: NodeId, schema: SchemaRef, place: impl Fn(usize) -> Option<usize>) -> Lowered {
+        let of_key = |&column: &usize| {
+            let twins = self.equal.iter().filter_map(|&(a, b)| if a == column { Some(b) } else { (b == column).then_some(a) });
+            place(column).or_else(|| twins.into_iter().find_map(&place))
+        };
+        Lowered {
+            node,
+            schema,
+            key: self.key.as_ref().and_then(|key| key.iter().map(of_key).collect()),
+            order: self.order.iter().map_while(|by| Some(SortedBy { column: place(by.column)?, ..by.clone() })).collect(),
+            equal: self.equal.iter().filter_map(|&(a, b)| Some((place(a)?, place(b)?))).collect(),
+        }
+    }
 }
 
 /// A program in the making.
@@ -65,7 +89,7 @@ impl Lowering {
             Identity::WholeRow => None,
         };
         let (id, node) = self.program.add_table(format!("table {name}"), Arc::clone(&schema), identity)?;
-        self.tables.insert(name.to_owned(), Lowered { node, schema, key, order: Vec::new() });
+        self.tables.insert(name.to_owned(), Lowered::new(node, schema, key));
         Ok(id)
     }
 
@@ -143,8 +167,7 @@ impl Lowering {
         let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         let label = format!("columns {}", names.join(", "));
         let node = self.program.add_operator(label, Cost::Delta, Arc::clone(&schema), vec![input.node], Box::new(Project::new(Arc::clone(&schema), exprs)));
-        let key = input.key.as_ref().and_then(|key| positions(key, columns));
-        Ok(Lowered { node, schema, key, order: Vec::new() })
+        Ok(input.moved(node, schema, |column| columns.iter().position(|picked| *picked == column)))
     }
 
     fn filter(&mut self, filter: &FilterPlan) -> Result<Lowered> {
@@ -164,13 +187,10 @@ impl Lowering {
         let schema = plain(&projection.schema);
         let exprs = projection.expr.iter().map(|expr| self.expr(expr, projection.input.schema())).collect::<Result<Vec<_>>>()?;
         let columns: Vec<Option<usize>> = exprs.iter().map(|expr| expr.as_column()).collect();
-        let place = |column: usize| columns.iter().position(|picked| *picked == Some(column));
-        let key = input.key.as_ref().and_then(|key| key.iter().map(|&column| place(column)).collect());
-        let order = input.order.iter().map_while(|by| Some(SortedBy { column: place(by.column)?, ..by.clone() })).collect();
         let shown: Vec<String> = projection.expr.iter().map(ToString::to_string).collect();
         let label = format!("project {}", shown.join(", "));
         let node = self.program.add_operator(label, Cost::Delta, Arc::clone(&schema), vec![input.node], Box::new(Project::new(Arc::clone(&schema), exprs)));
-        Ok(Lowered { node, schema, key, order })
+        Ok(input.moved(node, schema, |column| columns.iter().position(|picked| *picked == Some(column))))
     }
 
     fn union(&mut self, union: &UnionPlan) -> Result<Lowered> {
@@ -182,7 +202,7 @@ impl Lowering {
             inputs.push(if same { lowered.node } else { self.cast_to(&lowered, &schema)?.node });
         }
         let node = self.program.add_operator("union all".to_owned(), Cost::Delta, Arc::clone(&schema), inputs, Box::new(Union::new(Arc::clone(&schema))));
-        Ok(Lowered { node, schema, key: None, order: Vec::new() })
+        Ok(Lowered::new(node, schema, None))
     }
 
     fn cast_to(&mut self, input: &Lowered, schema: &SchemaRef) -> Result<Lowered> {
@@ -200,7 +220,7 @@ impl Lowering {
             })
             .collect::<Result<_>>()?;
         let node = self.program.add_operator("cast".to_owned(), Cost::Delta, Arc::clone(schema), vec![input.node], Box::new(Project::new(Arc::clone(schema), exprs)));
-        Ok(Lowered { node, schema: Arc::clone(schema), key: None, order: Vec::new() })
+        Ok(Lowered::new(node, Arc::clone(schema), None))
     }
 
     /// Columns for these expressions: the input's own where they only repeat it, otherwise
@@ -234,7 +254,7 @@ impl Lowering {
         let shown: Vec<String> = exprs.iter().map(ToString::to_string).collect();
         let label = format!("compute {}", shown.join(", "));
         let node = self.program.add_operator(label, Cost::Delta, Arc::clone(&schema), vec![input.node], Box::new(Project::new(Arc::clone(&schema), all)));
-        Ok((Lowered { node, schema, key: input.key.clone(), order: Vec::new() }, columns))
+        Ok((input.moved(node, schema, Some), columns))
     }
 
     fn aggregate(&mut self, aggregate: &Aggregate) -> Result<Option<Lowered>> {
@@ -272,7 +292,7 @@ impl Lowering {
         };
         let operator = GroupBy::new(&input.schema, &columns[..groups], calls, Arc::clone(&output))?;
         let node = self.program.add_operator(label, cost, Arc::clone(&output), vec![input.node], Box::new(operator));
-        Ok(Some(Lowered { node, schema: output, key: Some((0..groups).collect()), order: Vec::new() }))
+        Ok(Some(Lowered::new(node, output, Some((0..groups).collect()))))
     }
 
     /// How an aggregate call is maintained; `None` when only DataFusion's executor can.
@@ -349,7 +369,7 @@ impl Lowering {
         let schema = Arc::new(Schema::new(fields));
         let operator = Join::new(Arc::clone(&schema), kind, first.0, second.0);
         let node = self.program.add_operator(label, Cost::Delta, Arc::clone(&schema), vec![first.1, second.1], Box::new(operator));
-        let joined = Lowered { node, schema, key: None, order: Vec::new() };
+        let joined = Lowered::new(node, schema, None);
         let (first_width, second_width) = (first.2.schema.fields().len(), second.2.schema.fields().len());
         let key = join_key(kind, (&left, &left_columns), (&right, &right_columns), left_width, is_swapped);
         let columns: Vec<usize> = match (kind, is_swapped) {
@@ -361,6 +381,15 @@ impl Lowering {
         debug_assert!(columns.iter().all(|&column| column < first_width + second_width));
         let mut lowered = self.pick(&joined, &columns)?;
         lowered.key = key;
+        lowered.equal = match kind {
+            JoinKind::Inner => {
+                let shifted = |pairs: &[(usize, usize)]| pairs.iter().map(|&(a, b)| (a + left_width, b + left_width)).collect::<Vec<_>>();
+                // A computed key column is not part of the output.
+                let on = left_columns.iter().zip(&right_columns).filter(|&(&l, &r)| l < left_width && r < right_width);
+                [left.equal.clone(), shifted(&right.equal), on.map(|(&l, &r)| (l, r + left_width)).collect()].concat()
+            }
+            _ => Vec::new(),
+        };
         if let Some(filter) = &join.filter {
             lowered = self.filter_by(filter, &join.schema, lowered)?;
         }
@@ -382,11 +411,8 @@ impl Lowering {
                 let schema = plain(&projection.schema);
                 let exprs = projection.expr.iter().map(|expr| self.expr(expr, projection.input.schema())).collect::<Result<Vec<_>>>()?;
                 let columns: Vec<Option<usize>> = exprs.iter().map(|expr| expr.as_column()).collect();
-                let place = |column: usize| columns.iter().position(|picked| *picked == Some(column));
-                let key = top.key.as_ref().and_then(|key| key.iter().map(|&column| place(column)).collect());
-                let order = top.order.iter().map_while(|by| Some(SortedBy { column: place(by.column)?, ..by.clone() })).collect();
                 let node = self.program.add_operator("project".to_owned(), Cost::Delta, Arc::clone(&schema), vec![top.node], Box::new(Project::new(Arc::clone(&schema), exprs)));
-                Ok(Lowered { node, schema, key, order })
+                Ok(top.moved(node, schema, |column| columns.iter().position(|picked| *picked == Some(column))))
             }
             LogicalPlan::SubqueryAlias(alias) => self.top_of(&alias.input, skip, fetch),
             _ => self.top(plan, &[], skip, fetch),
@@ -463,7 +489,7 @@ impl Lowering {
         let operator = Whole::new(&input_schemas, Arc::clone(&schema), Box::new(planned))?;
         let nodes = inputs.iter().map(|input| input.node).collect();
         let node = self.program.add_operator(label, Cost::Whole, Arc::clone(&schema), nodes, Box::new(operator));
-        Ok(Lowered { node, schema, key, order: Vec::new() })
+        Ok(Lowered::new(node, schema, key))
     }
 
     fn physical(&self, expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn datafusion::physical_expr::PhysicalExpr>> {
@@ -507,11 +533,6 @@ fn join_key(
         JoinKind::Left if is_swapped && is_unique(left, left_on) => right.key.as_ref().map(from_right),
         JoinKind::Inner | JoinKind::Left => Some([left.key.clone()?, from_right(right.key.as_ref()?)].concat()),
     }
-}
-
-/// Where each of `key`'s columns is among `columns`, if all are.
-fn positions(key: &[usize], columns: &[usize]) -> Option<Vec<usize>> {
-    key.iter().map(|column| columns.iter().position(|picked| picked == column)).collect()
 }
 
 /// The Sort below a chain of projections.

@@ -1,1 +1,23 @@
-//! x
+//! What chores and tests share: a private Postgres, and where things are.
+//!
+//! Nothing but the standard library and a few small crates, so that `cargo xtask` starts at once.
+
+pub mod postgres;
+
+use std::path::{Path, PathBuf};
+
+/// The root of the workspace.
+#[must_use]
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}
+
+/// Where builds go: outside of the clone, so that a fresh clone finds what another has compiled.
+#[must_use]
+pub fn target_folder() -> PathBuf {
+    if let Some(folder) = std::env::var_os("CARGO_TARGET_DIR") {
+        return folder.into();
+    }
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    cache.map_or_else(|| root().join("target"), |cache| cache.join("deltafront").join("target"))
+}

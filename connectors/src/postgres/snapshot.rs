@@ -1,8 +1,11 @@
 //! The first copy of the tables, at the slot's consistent point.
 
+use std::pin::Pin;
+
 use arrow::array::RecordBatch;
-use futures_util::{StreamExt, pin_mut};
-use tokio_postgres::Client;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio_postgres::{Client, CopyOutStream};
 
 use super::catalog::{DiscoveredTable, quote};
 use super::connect::Target;
@@ -23,45 +26,68 @@ pub async fn open(target: &Target, snapshot: &str) -> Result<Client, SourceError
     Ok(client)
 }
 
-/// Copies a table, a batch at a time. Nothing is read from the server while `each` is busy.
-///
-/// # Errors
-/// When the connection broke, or a value can't be taken; and whatever `each` says.
-pub async fn copy<F>(target: &Target, client: &Client, table: &DiscoveredTable, mut each: impl FnMut(RecordBatch) -> F) -> Result<(), SourceError>
-where
-    F: Future<Output = Result<(), SourceError>>,
-{
-    let columns: Vec<String> = table.schema.fields().iter().map(|field| quote(field.name())).collect();
-    // Rows of children of an ordinary table are not published with it.
-    let only = if table.is_partitioned { "" } else { "ONLY " };
-    let statement = format!("COPY (SELECT {} FROM {only}{}) TO STDOUT", columns.join(", "), table.quoted());
-    let stream = client.copy_out(&statement).await.map_err(|error| target.sql_error(error))?;
-    pin_mut!(stream);
-    let mut rows = RowBuilder::new(table)?;
-    let mut scratch = Vec::new();
-    let mut partial: Vec<u8> = Vec::new();
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|error| target.sql_error(error))?;
-        let mut rest: &[u8] = &chunk;
-        while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
-            if partial.is_empty() {
-                push_line(&rest[..end], table, &mut rows, &mut scratch)?;
-            } else {
-                partial.extend_from_slice(&rest[..end]);
-                push_line(&partial, table, &mut rows, &mut scratch)?;
-                partial.clear();
+/// A table being copied. Nothing is read from the server while nobody asks for the next batch.
+pub struct TableReader<'a> {
+    target: &'a Target,
+    table: &'a DiscoveredTable,
+    stream: Pin<Box<CopyOutStream>>,
+    rows: RowBuilder,
+    /// What the server sent and is not yet rows.
+    chunk: Bytes,
+    /// A line that a chunk ended in the middle of.
+    partial: Vec<u8>,
+    scratch: Vec<u8>,
+    /// The server has sent everything; asking it again would be an error.
+    is_done: bool,
+}
+
+impl<'a> TableReader<'a> {
+    /// Starts to copy a table.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn start(target: &'a Target, client: &Client, table: &'a DiscoveredTable) -> Result<TableReader<'a>, SourceError> {
+        let columns: Vec<String> = table.schema.fields().iter().map(|field| quote(field.name())).collect();
+        // Rows of children of an ordinary table are not published with it.
+        let only = if table.is_partitioned { "" } else { "ONLY " };
+        let statement = format!("COPY (SELECT {} FROM {only}{}) TO STDOUT", columns.join(", "), table.quoted());
+        let stream = client.copy_out(&statement).await.map_err(|error| target.sql_error(error))?;
+        let rows = RowBuilder::new(table)?;
+        Ok(TableReader { target, table, stream: Box::pin(stream), rows, chunk: Bytes::new(), partial: Vec::new(), scratch: Vec::new(), is_done: false })
+    }
+
+    /// The next rows; `None` after the last.
+    ///
+    /// # Errors
+    /// When the connection broke, or a value can't be taken.
+    pub async fn next(&mut self) -> Result<Option<RecordBatch>, SourceError> {
+        loop {
+            while let Some(end) = self.chunk.iter().position(|&byte| byte == b'\n') {
+                let line = self.chunk.split_to(end + 1);
+                let line = &line[..end];
+                if self.partial.is_empty() {
+                    push_line(line, self.table, &mut self.rows, &mut self.scratch)?;
+                } else {
+                    self.partial.extend_from_slice(line);
+                    push_line(&self.partial, self.table, &mut self.rows, &mut self.scratch)?;
+                    self.partial.clear();
+                }
+                if self.rows.len() == BATCH_ROWS {
+                    return self.rows.finish(self.table).map(Some);
+                }
             }
-            rest = &rest[end + 1..];
-            if rows.len() == BATCH_ROWS {
-                each(rows.finish(table)?).await?;
+            self.partial.extend_from_slice(&self.chunk);
+            self.chunk.clear();
+            let chunk = if self.is_done { None } else { self.stream.next().await };
+            match chunk {
+                Some(chunk) => self.chunk = chunk.map_err(|error| self.target.sql_error(error))?,
+                None => {
+                    self.is_done = true;
+                    return if self.rows.is_empty() { Ok(None) } else { self.rows.finish(self.table).map(Some) };
+                }
             }
         }
-        partial.extend_from_slice(rest);
     }
-    if !rows.is_empty() {
-        each(rows.finish(table)?).await?;
-    }
-    Ok(())
 }
 
 /// One line of COPY's text form: fields between tabs, `\N` for NULL, backslashes before what would

@@ -17,7 +17,7 @@ use super::connect::Target;
 use super::decode::{Decoder, Transaction};
 use super::error::{Response, SourceError, response_to};
 use super::replication::{Frame, Replication, STATUS_INTERVAL};
-use super::snapshot;
+use super::snapshot::{self, TableReader};
 
 /// First wait after a failure; doubled each time.
 const RETRY_MIN: Duration = Duration::from_millis(250);
@@ -87,6 +87,8 @@ pub enum SourceState {
 /// How to read a database.
 #[derive(Clone, Debug)]
 pub struct SourceOptions {
+    /// Goes with each event, so that one reader can serve several sources.
+    pub index: usize,
     /// Name in positions and metrics.
     pub name: Arc<str>,
     /// The publication, made when missing.
@@ -100,7 +102,7 @@ pub struct Source {
     target: Target,
     options: SourceOptions,
     tables: Vec<DiscoveredTable>,
-    events: mpsc::Sender<SourceEvent>,
+    events: mpsc::Sender<(usize, SourceEvent)>,
     state: watch::Sender<SourceState>,
     applied: watch::Receiver<Lsn>,
 }
@@ -133,7 +135,7 @@ impl Source {
         target: Target,
         options: SourceOptions,
         tables: Vec<DiscoveredTable>,
-        events: mpsc::Sender<SourceEvent>,
+        events: mpsc::Sender<(usize, SourceEvent)>,
         state: watch::Sender<SourceState>,
         applied: watch::Receiver<Lsn>,
     ) -> Source {
@@ -211,32 +213,20 @@ impl Source {
     async fn copy_table(&self, client: &tokio_postgres::Client, i: usize) -> Result<(), Ended> {
         let table = &self.tables[i];
         let started = Instant::now();
-        let copied = std::cell::Cell::new(0_u64);
-        let reported = std::cell::Cell::new(started);
-        let gone = std::cell::Cell::new(false);
-        self.report_copy(table, 0);
-        let done = snapshot::copy(&self.target, client, table, |rows| {
-            copied.set(copied.get() + rows.num_rows() as u64);
-            self.report_copy(table, copied.get());
-            if reported.get().elapsed() > PROGRESS_INTERVAL {
-                reported.set(Instant::now());
-                log_progress(table, copied.get(), started.elapsed());
+        let mut reported = started;
+        let mut copied = 0_u64;
+        self.report_copy(table, copied);
+        let mut reader = TableReader::start(&self.target, client, table).await?;
+        while let Some(rows) = reader.next().await? {
+            copied += rows.num_rows() as u64;
+            self.send(SourceEvent::Copied { table: i, rows }).await?;
+            self.report_copy(table, copied);
+            if reported.elapsed() > PROGRESS_INTERVAL {
+                reported = Instant::now();
+                log_progress(table, copied, started.elapsed());
             }
-            let gone = &gone;
-            async move {
-                if self.send(SourceEvent::Copied { table: i, rows }).await.is_err() {
-                    gone.set(true);
-                    return Err(SourceError::PeerMisbehaved { message: "nothing".to_owned(), stage: "ending" });
-                }
-                Ok(())
-            }
-        })
-        .await;
-        if gone.get() {
-            return Err(Ended::ReaderGone);
         }
-        done?;
-        tracing::info!(table = table.name, rows = copied.get(), seconds = started.elapsed().as_secs_f32(), "copied");
+        tracing::info!(table = table.name, rows = copied, seconds = started.elapsed().as_secs_f32(), "copied");
         Ok(())
     }
 
@@ -245,7 +235,7 @@ impl Source {
     }
 
     async fn send(&self, event: SourceEvent) -> Result<(), ReaderGone> {
-        self.events.send(event).await.map_err(|_| ReaderGone)
+        self.events.send((self.options.index, event)).await.map_err(|_| ReaderGone)
     }
 
     async fn stream(&self, mut replication: Replication, start: Lsn) -> Result<std::convert::Infallible, Ended> {
@@ -284,7 +274,7 @@ impl Source {
                 permit = self.events.reserve(), if waiting.is_some() => {
                     let permit = permit.map_err(|_| ReaderGone)?;
                     if let Some(Transaction { changes, end, commit_time }) = waiting.take() {
-                        permit.send(SourceEvent::Transaction { changes, end, commit_time });
+                        permit.send((self.options.index, SourceEvent::Transaction { changes, end, commit_time }));
                     }
                 }
                 _ = status.tick() => {

@@ -1,0 +1,331 @@
+//! Rows as JSON, exact.
+//!
+//! | type | JSON |
+//! |---|---|
+//! | integers | a number where JavaScript keeps it (up to 2^53 − 1), otherwise a string of its digits |
+//! | numeric | a string, with all its digits |
+//! | real, double | a number; `"NaN"`, `"Infinity"`, `"-Infinity"` |
+//! | timestamps, dates, times | ISO 8601 strings; timestamptz in UTC with `Z`; `"infinity"`, `"-infinity"` |
+//! | interval | an ISO 8601 duration |
+//! | bytea | a base64 string |
+//! | arrays, structs | arrays, objects |
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::{
+    DataType, Date32Type, Decimal128Type, Decimal256Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    IntervalMonthDayNanoType, IntervalUnit, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, UInt8Type, UInt16Type, UInt32Type,
+    UInt64Type,
+};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+/// The largest integer up to which JavaScript tells all integers apart.
+const SAFE_INTEGER_MAX: u64 = (1 << 53) - 1;
+const MICROS_PER_DAY: i64 = 86_400_000_000;
+
+/// Appends the value at `row` of `array`.
+pub fn write_value(out: &mut Vec<u8>, array: &ArrayRef, row: usize) {
+    if array.is_null(row) {
+        out.extend_from_slice(b"null");
+        return;
+    }
+    match array.data_type() {
+        DataType::Boolean => out.extend_from_slice(if array.as_boolean().value(row) { b"true" } else { b"false" }),
+        DataType::Int8 => write_int(out, array.as_primitive::<Int8Type>().value(row).into()),
+        DataType::Int16 => write_int(out, array.as_primitive::<Int16Type>().value(row).into()),
+        DataType::Int32 => write_int(out, array.as_primitive::<Int32Type>().value(row).into()),
+        DataType::Int64 => write_int(out, array.as_primitive::<Int64Type>().value(row)),
+        DataType::UInt8 => write_int(out, array.as_primitive::<UInt8Type>().value(row).into()),
+        DataType::UInt16 => write_int(out, array.as_primitive::<UInt16Type>().value(row).into()),
+        DataType::UInt32 => write_int(out, array.as_primitive::<UInt32Type>().value(row).into()),
+        DataType::UInt64 => write_unsigned(out, array.as_primitive::<UInt64Type>().value(row)),
+        DataType::Float32 => {
+            let value = array.as_primitive::<Float32Type>().value(row);
+            if value.is_finite() { out.extend_from_slice(ryu::Buffer::new().format_finite(value).as_bytes()) } else { write_not_finite(out, value.into()) }
+        }
+        DataType::Float64 => {
+            let value = array.as_primitive::<Float64Type>().value(row);
+            if value.is_finite() { out.extend_from_slice(ryu::Buffer::new().format_finite(value).as_bytes()) } else { write_not_finite(out, value) }
+        }
+        DataType::Decimal128(..) => write_plain(out, &array.as_primitive::<Decimal128Type>().value_as_string(row)),
+        DataType::Decimal256(..) => write_plain(out, &array.as_primitive::<Decimal256Type>().value_as_string(row)),
+        DataType::Utf8 => write_string(out, array.as_string::<i32>().value(row)),
+        DataType::LargeUtf8 => write_string(out, array.as_string::<i64>().value(row)),
+        DataType::Utf8View => write_string(out, array.as_string_view().value(row)),
+        DataType::Binary => write_plain(out, &STANDARD.encode(array.as_binary::<i32>().value(row))),
+        DataType::Date32 => write_date(out, array.as_primitive::<Date32Type>().value(row)),
+        DataType::Time64(TimeUnit::Microsecond) => {
+            out.push(b'"');
+            write_clock(out, array.as_primitive::<Time64MicrosecondType>().value(row));
+            out.push(b'"');
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, zone) => {
+            write_timestamp(out, array.as_primitive::<TimestampMicrosecondType>().value(row), zone.is_some());
+        }
+        DataType::Interval(IntervalUnit::MonthDayNano) => {
+            let interval = array.as_primitive::<IntervalMonthDayNanoType>().value(row);
+            write_plain(out, &iso_interval(interval.months, interval.days, interval.nanoseconds));
+        }
+        DataType::List(_) => write_items(out, &array.as_list::<i32>().value(row)),
+        DataType::LargeList(_) => write_items(out, &array.as_list::<i64>().value(row)),
+        DataType::Struct(fields) => {
+            out.push(b'{');
+            for (i, (field, column)) in fields.iter().zip(array.as_struct().columns()).enumerate() {
+                if i > 0 {
+                    out.push(b',');
+                }
+                write_string(out, field.name());
+                out.push(b':');
+                write_value(out, column, row);
+            }
+            out.push(b'}');
+        }
+        _ => {
+            let shown = ArrayFormatter::try_new(array.as_ref(), &FormatOptions::default()).map(|it| it.value(row).to_string());
+            write_string(out, shown.as_deref().unwrap_or(""));
+        }
+    }
+}
+
+/// Appends `[value, …]` of a row.
+pub fn write_row<'a>(out: &mut Vec<u8>, columns: impl IntoIterator<Item = &'a ArrayRef>, row: usize) {
+    out.push(b'[');
+    for (i, column) in columns.into_iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        write_value(out, column, row);
+    }
+    out.push(b']');
+}
+
+/// Appends a JSON string.
+pub fn write_string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    let mut start = 0;
+    let bytes = text.as_bytes();
+    for (i, &byte) in bytes.iter().enumerate() {
+        let escape: &[u8] = match byte {
+            b'"' => b"\\\"",
+            b'\\' => b"\\\\",
+            b'\n' => b"\\n",
+            b'\r' => b"\\r",
+            b'\t' => b"\\t",
+            0..0x20 => {
+                out.extend_from_slice(&bytes[start..i]);
+                out.extend_from_slice(format!("\\u{byte:04x}").as_bytes());
+                start = i + 1;
+                continue;
+            }
+            _ => continue,
+        };
+        out.extend_from_slice(&bytes[start..i]);
+        out.extend_from_slice(escape);
+        start = i + 1;
+    }
+    out.extend_from_slice(&bytes[start..]);
+    out.push(b'"');
+}
+
+/// What SQL calls a type.
+#[must_use]
+pub fn type_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Boolean => "boolean".to_owned(),
+        DataType::Int8 | DataType::Int16 | DataType::UInt8 => "smallint".to_owned(),
+        DataType::Int32 | DataType::UInt16 => "integer".to_owned(),
+        DataType::Int64 | DataType::UInt32 | DataType::UInt64 => "bigint".to_owned(),
+        DataType::Float16 | DataType::Float32 => "real".to_owned(),
+        DataType::Float64 => "double precision".to_owned(),
+        DataType::Decimal128(p, s) | DataType::Decimal256(p, s) => format!("numeric({p},{s})"),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "text".to_owned(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "bytea".to_owned(),
+        DataType::Date32 | DataType::Date64 => "date".to_owned(),
+        DataType::Time32(_) | DataType::Time64(_) => "time".to_owned(),
+        DataType::Timestamp(_, None) => "timestamp".to_owned(),
+        DataType::Timestamp(_, Some(_)) => "timestamptz".to_owned(),
+        DataType::Interval(_) | DataType::Duration(_) => "interval".to_owned(),
+        DataType::List(item) | DataType::LargeList(item) => format!("{}[]", type_name(item.data_type())),
+        DataType::Struct(_) => "record".to_owned(),
+        other => other.to_string().to_lowercase(),
+    }
+}
+
+/// A moment as `"2026-11-21T12:00:00.5Z"`, from microseconds since 1970 UTC.
+#[must_use]
+pub fn moment(micros: i64) -> String {
+    let mut out = Vec::new();
+    write_timestamp(&mut out, micros, true);
+    String::from_utf8(out).unwrap_or_default().trim_matches('"').to_owned()
+}
+
+fn write_int(out: &mut Vec<u8>, value: i64) {
+    let mut buffer = itoa::Buffer::new();
+    let digits = buffer.format(value).as_bytes();
+    if value.unsigned_abs() <= SAFE_INTEGER_MAX { out.extend_from_slice(digits) } else { write_quoted(out, digits) }
+}
+
+fn write_unsigned(out: &mut Vec<u8>, value: u64) {
+    let mut buffer = itoa::Buffer::new();
+    let digits = buffer.format(value).as_bytes();
+    if value <= SAFE_INTEGER_MAX { out.extend_from_slice(digits) } else { write_quoted(out, digits) }
+}
+
+fn write_not_finite(out: &mut Vec<u8>, value: f64) {
+    write_plain(out, if value.is_nan() { "NaN" } else if value > 0.0 { "Infinity" } else { "-Infinity" });
+}
+
+/// A string that needs no escape.
+fn write_plain(out: &mut Vec<u8>, text: &str) {
+    write_quoted(out, text.as_bytes());
+}
+
+fn write_quoted(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.push(b'"');
+    out.extend_from_slice(bytes);
+    out.push(b'"');
+}
+
+fn write_items(out: &mut Vec<u8>, items: &ArrayRef) {
+    out.push(b'[');
+    for i in 0..items.len() {
+        if i > 0 {
+            out.push(b',');
+        }
+        write_value(out, items, i);
+    }
+    out.push(b']');
+}
+
+/// Year, month and day of a day counted from 1970-01-01.
+/// Source: H. Hinnant, "chrono-compatible low-level date algorithms", `civil_from_days`.
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+/// Years beyond four digits have a sign, as ISO 8601 and JavaScript want them.
+fn write_day(out: &mut Vec<u8>, days: i64) {
+    let (year, month, day) = civil_from_days(days);
+    let text = if (0..=9999).contains(&year) { format!("{year:04}-{month:02}-{day:02}") } else { format!("{year:+07}-{month:02}-{day:02}") };
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn write_clock(out: &mut Vec<u8>, micros: i64) {
+    let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
+    let text = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+    out.extend_from_slice(text.as_bytes());
+    if fraction != 0 {
+        out.extend_from_slice(format!(".{fraction:06}").trim_end_matches('0').as_bytes());
+    }
+}
+
+fn write_date(out: &mut Vec<u8>, days: i32) {
+    match days {
+        i32::MAX => write_plain(out, "infinity"),
+        i32::MIN => write_plain(out, "-infinity"),
+        days => {
+            out.push(b'"');
+            write_day(out, days.into());
+            out.push(b'"');
+        }
+    }
+}
+
+fn write_timestamp(out: &mut Vec<u8>, micros: i64, in_utc: bool) {
+    match micros {
+        i64::MAX => return write_plain(out, "infinity"),
+        i64::MIN => return write_plain(out, "-infinity"),
+        _ => {}
+    }
+    out.push(b'"');
+    write_day(out, micros.div_euclid(MICROS_PER_DAY));
+    out.push(b'T');
+    write_clock(out, micros.rem_euclid(MICROS_PER_DAY));
+    if in_utc {
+        out.push(b'Z');
+    }
+    out.push(b'"');
+}
+
+fn iso_interval(months: i32, days: i32, nanos: i64) -> String {
+    let mut text = "P".to_owned();
+    let mut part = |amount: i64, unit: char| {
+        if amount != 0 {
+            text += &format!("{amount}{unit}");
+        }
+    };
+    part((months / 12).into(), 'Y');
+    part((months % 12).into(), 'M');
+    part(days.into(), 'D');
+    if nanos != 0 {
+        text.push('T');
+        let mut part = |amount: i64, unit: char| {
+            if amount != 0 {
+                text += &format!("{amount}{unit}");
+            }
+        };
+        part(nanos / 3_600_000_000_000, 'H');
+        part(nanos / 60_000_000_000 % 60, 'M');
+        let seconds = nanos % 60_000_000_000;
+        if seconds != 0 {
+            let sign = if seconds < 0 { "-" } else { "" };
+            let (whole, fraction) = (seconds.unsigned_abs() / 1_000_000_000, seconds.unsigned_abs() % 1_000_000_000);
+            let fraction = format!(".{fraction:09}");
+            text += &format!("{sign}{whole}{}S", fraction.trim_end_matches('0').trim_end_matches('.'));
+        }
+    }
+    if text == "P" { "PT0S".to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use arrow::array::{Date32Array, Decimal128Array, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
+
+    fn shown(array: impl Array + 'static) -> String {
+        let array: ArrayRef = Arc::new(array);
+        let mut out = Vec::new();
+        write_items(&mut out, &array);
+        String::from_utf8(out).expect("JSON is UTF-8")
+    }
+
+    #[test]
+    fn numbers_that_javascript_would_lose_are_strings() {
+        let edge = 9_007_199_254_740_991;
+        assert_eq!(
+            shown(Int64Array::from(vec![Some(edge), Some(edge + 1), Some(-edge - 1), None, Some(i64::MIN)])),
+            r#"[9007199254740991,"9007199254740992","-9007199254740992",null,"-9223372036854775808"]"#
+        );
+        let decimals = Decimal128Array::from(vec![1050, -5]).with_precision_and_scale(10, 2).expect("ten digits");
+        assert_eq!(shown(decimals), r#"["10.50","-0.05"]"#);
+        assert_eq!(shown(Float64Array::from(vec![0.1, -0.0, f64::NAN, f64::NEG_INFINITY, 1e300])), r#"[0.1,-0.0,"NaN","-Infinity",1e300]"#);
+    }
+
+    #[test]
+    fn texts_are_escaped() {
+        assert_eq!(shown(StringArray::from(vec!["a\"b\\c\n\u{1}\u{7f}é\u{2028}"])), "[\"a\\\"b\\\\c\\n\\u0001\u{7f}é\u{2028}\"]");
+    }
+
+    #[test]
+    fn times_are_iso() {
+        let stamps = vec![0, -1, 1_709_212_455_678_900, i64::MAX, 253_402_300_800_000_000, -62_198_755_200_000_000];
+        assert_eq!(
+            shown(TimestampMicrosecondArray::from(stamps).with_timezone("UTC")),
+            r#"["1970-01-01T00:00:00Z","1969-12-31T23:59:59.999999Z","2024-02-29T13:14:15.6789Z","infinity","+010000-01-01T00:00:00Z","-000001-01-01T00:00:00Z"]"#
+        );
+        assert_eq!(shown(Date32Array::from(vec![19_782, i32::MIN])), r#"["2024-02-29","-infinity"]"#);
+        assert_eq!(iso_interval(14, -3, -1_500_000_000), "P1Y2M-3DT-1.5S");
+        assert_eq!(iso_interval(0, 0, 0), "PT0S");
+    }
+}

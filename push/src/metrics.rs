@@ -1,0 +1,64 @@
+//! What operators watch, in Prometheus's text form.
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::hub::Hub;
+
+/// Counters of the push layer. Clones count together.
+#[derive(Clone, Default)]
+pub struct Metrics {
+    /// WebSocket sessions now.
+    pub sessions: Gauge,
+    /// Subscriptions now, over all sessions.
+    pub subscriptions: Gauge,
+    /// Messages sent to clients.
+    pub messages_sent: Counter,
+    /// Bytes of messages sent to clients.
+    pub bytes_sent: Counter,
+    /// Messages received from clients.
+    pub messages_received: Counter,
+    /// Sessions that were ended because the client did not take what it was sent in time.
+    pub stalled: Counter,
+    /// Connections and requests that were refused: origin, host, too many.
+    pub refused: Counter,
+}
+
+impl Metrics {
+    /// A page for Prometheus; `more` is appended by whoever knows the rest of the program.
+    #[must_use]
+    pub fn page(&self, hub: &Arc<Hub>, more: &dyn Fn(&mut Registry)) -> String {
+        let mut registry = Registry::with_prefix("deltafront");
+        registry.register("sessions", "WebSocket sessions now", self.sessions.clone());
+        registry.register("subscriptions", "Subscriptions now", self.subscriptions.clone());
+        registry.register("messages_sent", "Messages sent to clients", self.messages_sent.clone());
+        registry.register("bytes_sent", "Bytes of messages sent to clients", self.bytes_sent.clone());
+        registry.register("messages_received", "Messages received from clients", self.messages_received.clone());
+        registry.register("sessions_stalled", "Sessions ended because the client took too long", self.stalled.clone());
+        registry.register("connections_refused", "Connections and requests refused", self.refused.clone());
+        let stamp = hub.stamp();
+        gauge(&mut registry, "epoch", "The epoch that is visible now", i64::try_from(stamp.epoch.0).unwrap_or(i64::MAX));
+        gauge(&mut registry, "commit_time_microseconds", "Commit time of the epoch, since 1970 UTC", stamp.commit_time);
+        let rows = prometheus_client::metrics::family::Family::<Vec<(String, String)>, Gauge>::default();
+        for (projection, count) in hub.projections().iter().zip(hub.row_counts()) {
+            rows.get_or_create(&vec![("projection".to_owned(), projection.name.clone())]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        registry.register("projection_rows", "Distinct rows of each projection", rows);
+        more(&mut registry);
+        let mut page = String::new();
+        // Writing to a String does not fail.
+        let _ = encode(&mut page, &registry);
+        page
+    }
+}
+
+/// Registers a number of this moment.
+pub fn gauge(registry: &mut Registry, name: &str, help: &str, value: i64) {
+    let gauge: Gauge = Gauge::default();
+    gauge.set(value);
+    registry.register(name, help, gauge);
+}

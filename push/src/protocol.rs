@@ -1,0 +1,165 @@
+//! The messages of a session; `docs/protocol.md` has them with examples.
+
+use std::fmt;
+
+use pipeline::Position;
+use serde::Deserialize;
+
+use crate::json::write_string;
+
+/// Version of this protocol, sent in the greeting.
+pub const PROTOCOL_VERSION: u32 = 1;
+/// Characters that a client's name for a subscription may have.
+pub const ID_CHARS_MAX: usize = 64;
+
+/// What a client asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Send the projection's image, then its diffs.
+    Subscribe {
+        /// The client's name for the subscription.
+        id: String,
+        /// The projection's name.
+        projection: String,
+    },
+    /// Stop sending.
+    Unsubscribe {
+        /// The client's name for the subscription.
+        id: String,
+    },
+    /// Answer with a heartbeat.
+    Ping,
+}
+
+/// A request that was refused. The session goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// For programs.
+    pub code: &'static str,
+    /// For people.
+    pub message: String,
+    /// The subscription that it is about, if known.
+    pub id: Option<String>,
+}
+
+impl Refusal {
+    /// A refusal that is about no subscription in particular.
+    pub fn new(code: &'static str, message: impl Into<String>) -> Refusal {
+        Refusal { code, message: message.into(), id: None }
+    }
+
+    /// A refusal about a subscription.
+    #[must_use]
+    pub fn about(mut self, id: &str) -> Refusal {
+        self.id = Some(id.to_owned());
+        self
+    }
+
+    /// As a message.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut out = br#"{"op":"error","#.to_vec();
+        if let Some(id) = &self.id {
+            out.extend_from_slice(br#""id":"#);
+            write_string(&mut out, id);
+            out.push(b',');
+        }
+        out.extend_from_slice(format!(r#""code":"{}","message":"#, self.code).as_bytes());
+        write_string(&mut out, &self.message);
+        out.push(b'}');
+        out
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+#[derive(Deserialize)]
+struct RawRequest {
+    op: Option<String>,
+    id: Option<String>,
+    projection: Option<String>,
+}
+
+/// Reads a client's message.
+///
+/// # Errors
+/// With what is wrong with it.
+pub fn parse(text: &str) -> Result<Request, Refusal> {
+    // Two looks: whether it is JSON at all, then whether it is a request.
+    let value: serde_json::Value =
+        serde_json::from_str(text).map_err(|error| Refusal::new("bad_json", format!("the message is not JSON: {error}")))?;
+    let raw = RawRequest::deserialize(&value).map_err(|error| Refusal::new("bad_request", format!("the message is no request: {error}")))?;
+    let Some(op) = raw.op else { return Err(Refusal::new("bad_request", "the message has no `op`")) };
+    if op == "ping" {
+        return Ok(Request::Ping);
+    }
+    if !matches!(op.as_str(), "subscribe" | "unsubscribe") {
+        return Err(Refusal::new("unknown_op", format!("there is no operation `{}`; there are subscribe, unsubscribe and ping", shorten(&op))));
+    }
+    let id = raw.id.ok_or_else(|| Refusal::new("bad_request", format!("`{op}` needs an `id`")))?;
+    if id.is_empty() || id.chars().count() > ID_CHARS_MAX {
+        return Err(Refusal::new("bad_request", format!("an `id` has 1 to {ID_CHARS_MAX} characters")));
+    }
+    if op == "unsubscribe" {
+        return Ok(Request::Unsubscribe { id });
+    }
+    match raw.projection {
+        Some(projection) => Ok(Request::Subscribe { id, projection }),
+        None => Err(Refusal::new("bad_request", "`subscribe` needs a `projection`").about(&id)),
+    }
+}
+
+/// What another party wrote, short enough to repeat.
+pub fn shorten(text: &str) -> String {
+    let mut short: String = text.chars().take(ID_CHARS_MAX).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}
+
+/// Appends `"position":{"source":"mark",…}`.
+pub fn write_position(out: &mut Vec<u8>, position: &Position) {
+    out.extend_from_slice(br#""position":{"#);
+    for (i, (source, mark)) in position.marks.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        write_string(out, source);
+        out.push(b':');
+        write_string(out, &mark.to_string());
+    }
+    out.push(b'}');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        parse(text).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn requests_are_read() {
+        let subscribe = Request::Subscribe { id: "a".to_owned(), projection: "open_orders".to_owned() };
+        assert_eq!(parse(r#"{"op":"subscribe","id":"a","projection":"open_orders","later":1}"#), Ok(subscribe));
+        assert_eq!(parse(r#"{"op":"unsubscribe","id":"a"}"#), Ok(Request::Unsubscribe { id: "a".to_owned() }));
+        assert_eq!(parse(r#"{"op":"ping"}"#), Ok(Request::Ping));
+    }
+
+    #[test]
+    fn each_mistake_has_its_code() {
+        assert_eq!(refused("{"), "bad_json: the message is not JSON: EOF while parsing an object at line 1 column 1");
+        assert_eq!(refused("[]"), "bad_request: the message is no request: invalid length 0, expected struct RawRequest with 3 elements");
+        assert_eq!(refused("{}"), "bad_request: the message has no `op`");
+        assert_eq!(refused(r#"{"op":"drop"}"#), "unknown_op: there is no operation `drop`; there are subscribe, unsubscribe and ping");
+        assert_eq!(refused(r#"{"op":"subscribe"}"#), "bad_request: `subscribe` needs an `id`");
+        assert_eq!(refused(r#"{"op":"subscribe","id":"a"}"#), "bad_request: `subscribe` needs a `projection`");
+        assert_eq!(refused(r#"{"op":"subscribe","id":""}"#), "bad_request: an `id` has 1 to 64 characters");
+    }
+}

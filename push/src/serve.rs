@@ -1,0 +1,125 @@
+//! hyper: the socket side of it all.
+
+mod gate; // who may connect: hosts, origins
+mod http; // paths to answers
+mod websocket; // one session's socket
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+
+use crate::hub::Hub;
+use crate::metrics::Metrics;
+pub use gate::Gate;
+
+/// Time for a client to send the head of a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How the server treats its clients.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// Connections at a time; the next one is refused.
+    pub connections_max: usize,
+    /// Bytes of one message from a client; above it the session ends.
+    pub message_bytes_max: usize,
+    /// A session that has been sent nothing for so long is sent a heartbeat.
+    pub heartbeat: Duration,
+    /// A message that is not taken within this time ends its session.
+    pub write_timeout: Duration,
+}
+
+impl Default for ServeOptions {
+    fn default() -> ServeOptions {
+        ServeOptions {
+            connections_max: 10_000,
+            message_bytes_max: 64 * 1024,
+            heartbeat: Duration::from_secs(15),
+            write_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What the rest of the program says of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    /// Whether every source has been copied and streams.
+    pub is_ready: bool,
+    /// A line about each source.
+    pub sources: Vec<(String, String)>,
+    /// Rows withheld in each projection, with the reason of the last; in the order of the hub's
+    /// projections.
+    pub withheld: Vec<(i64, Option<String>)>,
+}
+
+/// Adds the program's own figures to the metrics page.
+pub type MoreMetrics = Arc<dyn Fn(&mut Registry) + Send + Sync>;
+
+/// What every connection shares.
+struct Shared {
+    hub: Arc<Hub>,
+    gate: Gate,
+    options: ServeOptions,
+    metrics: Metrics,
+    health: watch::Receiver<Health>,
+    more_metrics: MoreMetrics,
+}
+
+/// Serves until `shutdown` resolves.
+pub async fn serve(
+    listener: TcpListener,
+    hub: Arc<Hub>,
+    gate: Gate,
+    options: ServeOptions,
+    health: watch::Receiver<Health>,
+    more_metrics: MoreMetrics,
+    shutdown: impl Future<Output = ()>,
+) {
+    let slots = Arc::new(Semaphore::new(options.connections_max));
+    let shared = Arc::new(Shared { hub, gate, options, metrics: Metrics::default(), health, more_metrics });
+    tokio::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut shutdown => return,
+        };
+        let (socket, peer): (_, SocketAddr) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, most likely: wait for some to come back.
+                tracing::warn!(%error, "can't accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+            shared.metrics.refused.inc();
+            continue; // dropping the socket refuses it
+        };
+        let _ = socket.set_nodelay(true);
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            // The slot goes with the connection, also when it has become a WebSocket.
+            let slot = Arc::new(slot);
+            let service = service_fn(|request| {
+                let answer = http::answer(Arc::clone(&shared), request, Arc::clone(&slot));
+                async move { Ok::<_, Infallible>(answer.await) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT)
+                .serve_connection(TokioIo::new(socket), service)
+                .with_upgrades();
+            if let Err(error) = connection.await {
+                tracing::debug!(%peer, %error, "connection ended");
+            }
+        });
+    }
+}

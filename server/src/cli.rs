@@ -1,0 +1,166 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use sql::Diagnostics;
+
+use crate::prepare::{Ask, Prepared, prepare};
+use crate::run::{RunOptions, start};
+
+/// Write a SELECT. Get a live, filtered, batched, resumable feed of it in every browser.
+#[derive(Debug, Parser)]
+#[command(name = "deltafront", version, after_help = "Examples:\n  deltafront check examples/storefront\n  deltafront explain examples/storefront open_orders\n  deltafront run examples/storefront --listen 127.0.0.1:8080")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve a project: copy its tables, follow their changes, push the projections
+    #[command(after_help = "Examples:\n  SHOP_DB=postgres://me:secret@db/shop deltafront run shop\n  deltafront run shop --listen 0.0.0.0:8080   # everybody who reaches it sees every row\n\nRUST_LOG=debug shows more.")]
+    Run(RunArgs),
+    /// Find every mistake in a project; exits with 1 when there is any
+    #[command(after_help = "Examples:\n  deltafront check shop\n  deltafront check shop --offline   # asks no database; columns must be declared")]
+    Check(CheckArgs),
+    /// Show a projection's operators, each with what its cost follows: delta, group or whole
+    #[command(after_help = "Examples:\n  deltafront explain shop open_orders\n  deltafront explain shop open_orders --offline\n\ndelta: the change. group: the touched groups. whole: all of the operator's input.")]
+    Explain(ExplainArgs),
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// The project's folder
+    #[arg(default_value = ".")]
+    folder: PathBuf,
+    /// Listen here in place of where deltafront.toml says (127.0.0.1:8080)
+    #[arg(long, env = "DELTAFRONT_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// Log lines as JSON
+    #[arg(long)]
+    log_json: bool,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// The project's folder
+    #[arg(default_value = ".")]
+    folder: PathBuf,
+    /// Ask no database: every table's columns must be declared
+    #[arg(long)]
+    offline: bool,
+}
+
+#[derive(Debug, Args)]
+struct ExplainArgs {
+    /// The project's folder
+    folder: PathBuf,
+    /// The projection's name
+    projection: String,
+    /// Ask no database: every table's columns must be declared
+    #[arg(long)]
+    offline: bool,
+}
+
+/// Runs a command.
+#[must_use]
+pub fn main(cli: Cli) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("error: can't start: {error}")),
+    };
+    runtime.block_on(async {
+        match cli.command {
+            Command::Run(args) => run(args).await,
+            Command::Check(args) => check(&args).await,
+            Command::Explain(args) => explain(&args).await,
+        }
+    })
+}
+
+fn ask(offline: bool) -> Ask {
+    if offline { Ask::Nobody } else { Ask::Databases }
+}
+
+fn fail(text: &str) -> ExitCode {
+    eprintln!("{text}");
+    ExitCode::FAILURE
+}
+
+async fn check(args: &CheckArgs) -> ExitCode {
+    match prepare(&args.folder, ask(args.offline)).await {
+        Ok(Prepared { plan, .. }) => {
+            println!("{} is right: {} tables, {} projections", args.folder.display(), plan.tables.len(), plan.projections.len());
+            ExitCode::SUCCESS
+        }
+        Err(wrong) => fail(&wrong.to_string()),
+    }
+}
+
+async fn explain(args: &ExplainArgs) -> ExitCode {
+    let plan = match prepare(&args.folder, ask(args.offline)).await {
+        Ok(prepared) => prepared.plan,
+        Err(wrong) => return fail(&wrong.to_string()),
+    };
+    let Some(projection) = plan.projections.iter().find(|projection| projection.name == args.projection) else {
+        let names: Vec<&str> = plan.projections.iter().map(|projection| projection.name.as_str()).collect();
+        return fail(&format!("error: there is no projection `{}`; there are {}", args.projection, names.join(", ")));
+    };
+    print!("{}", plan.program.explain(projection.id));
+    ExitCode::SUCCESS
+}
+
+async fn run(args: RunArgs) -> ExitCode {
+    start_logging(args.log_json);
+    let options = RunOptions { listen: args.listen, ..RunOptions::default() };
+    let mut running = match start(&args.folder, options).await {
+        Ok(running) => running,
+        Err(error) => {
+            return match error.downcast_ref::<Diagnostics>() {
+                Some(wrong) => fail(&wrong.to_string()),
+                None => fail(&format!("error: {error:#}")),
+            };
+        }
+    };
+    let address = running.address;
+    tracing::info!("serving on http://{address}/ (REST at /v1/projections, WebSocket at /v1/socket)");
+    if address.ip().is_loopback() {
+        tracing::info!("this version has no policies: only this machine may connect, and pages of other origins are refused");
+    }
+    let mut failed = false;
+    tokio::select! {
+        () = interrupted() => tracing::info!("stopping"),
+        () = running.failed() => failed = true,
+    }
+    match running.stop().await {
+        Ok(()) if !failed => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::FAILURE,
+        Err(error) => fail(&format!("error: {error:#}")),
+    }
+}
+
+fn start_logging(json: bool) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if json { logging.json().init() } else { logging.with_target(false).init() }
+}
+
+/// Ctrl-C, or the signal by which supervisors end a program.
+async fn interrupted() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}

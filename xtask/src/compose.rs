@@ -1,0 +1,14 @@
+//! `cargo xtask test compose`
+
+use anyhow::Result;
+
+use crate::process::{cargo, run};
+
+/// Builds the image, brings compose up, and watches a change come through. Needs a Docker engine
+/// (`DOCKER_HOST` is heeded).
+///
+/// # Errors
+/// When no engine answers, or a step fails.
+pub fn test() -> Result<()> {
+    run(&mut cargo(&["test", "--package", "tests", "--test", "compose", "--", "--ignored", "--nocapture"]))
+}

@@ -1,0 +1,93 @@
+//! `cargo xtask test`, `lint` and `bless`
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use xtask::postgres::{apt_install, find_or_install};
+
+use crate::compose;
+use crate::process::{cargo, run};
+
+/// The parts of an ordinary run, with the arguments by which cargo runs them.
+const PARTS: [(&str, &[&str]); 5] = [
+    ("unit", &["--workspace", "--lib", "--bins", "--exclude", "benches"]),
+    ("oracle", &["--package", "tests", "--test", "oracle"]),
+    ("e2e", &["--package", "tests", "--test", "e2e"]),
+    ("slt", &["--package", "tests", "--test", "slt"]),
+    ("browser", &["--package", "tests", "--test", "browser"]),
+];
+
+/// Sets up what the tests need and runs them.
+///
+/// # Errors
+/// When a test fails, or what it needs can't be had.
+pub fn test(part: Option<&str>, filter: Option<&str>) -> Result<()> {
+    if part == Some("compose") {
+        return compose::test();
+    }
+    let chosen: Vec<_> = PARTS.iter().filter(|(name, _)| part.is_none_or(|part| part == *name)).collect();
+    if chosen.is_empty() {
+        bail!("there is no part `{}`; there are unit, oracle, e2e, slt, browser and compose", part.unwrap_or_default());
+    }
+    eprintln!("Postgres: {}", find_or_install()?.display());
+    if chosen.iter().any(|(name, _)| *name == "browser") {
+        eprintln!("Chromium: {}", find_or_install_chromium()?);
+    }
+    // One build for everything: the same features everywhere, so that nothing is compiled twice.
+    run(&mut cargo(&["test", "--workspace", "--no-run"]))?;
+    for (name, arguments) in chosen {
+        eprintln!("== {name}");
+        let mut command = cargo(&["test"]);
+        command.args(*arguments).args(filter).arg("--");
+        // Servers share two cores in CI: few tests at a time are quicker, and steadier.
+        if matches!(*name, "e2e" | "slt" | "browser") {
+            command.arg("--test-threads=4");
+        }
+        run(&mut command)?;
+    }
+    if part.is_none() {
+        eprintln!("== doc");
+        run(&mut cargo(&["test", "--workspace", "--doc", "--exclude", "xtask", "--exclude", "benches"]))?;
+    }
+    Ok(())
+}
+
+fn find_or_install_chromium() -> Result<String> {
+    let find = || ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].into_iter().find(|path| Path::new(path).exists());
+    let has_driver = || Path::new("/usr/bin/chromedriver").exists();
+    if find().is_none() || !has_driver() {
+        eprintln!("installing the packages chromium and chromium-driver");
+        apt_install(&["chromium", "chromium-driver"])?;
+    }
+    match find() {
+        Some(path) if has_driver() => Ok(path.to_owned()),
+        _ => bail!("no Chromium with its driver was found; install both"),
+    }
+}
+
+/// What CI checks before the tests.
+///
+/// # Errors
+/// When something is to be put right.
+pub fn lint(fix: bool) -> Result<()> {
+    if fix {
+        return run(&mut cargo(&["fmt", "--all"]));
+    }
+    run(&mut cargo(&["fmt", "--all", "--check"]))?;
+    run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
+    run(cargo(&["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "--deny warnings"))?;
+    // Licences and advisories are checked where cargo-deny is at hand.
+    if cargo(&["deny", "--version"]).output().is_ok_and(|output| output.status.success()) {
+        run(&mut cargo(&["deny", "--offline", "check", "licenses", "bans", "sources"]))?;
+    }
+    Ok(())
+}
+
+/// Accepts what snapshot tests got.
+///
+/// # Errors
+/// When a test fails for another reason.
+pub fn bless() -> Result<()> {
+    run(cargo(&["test", "--workspace", "--lib"]).env("UPDATE_EXPECT", "1"))?;
+    run(cargo(&["test", "--package", "tests", "--test", "slt"]).env("UPDATE_EXPECT", "1"))
+}
