@@ -1,6 +1,6 @@
 //! What the program says of itself.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use connectors::postgres::SourceState;
 use pipeline::expr::Withheld;
@@ -14,6 +14,21 @@ use tokio::sync::watch;
 #[derive(Debug)]
 pub struct HealthBoard {
     health: watch::Sender<Health>,
+    progress: Mutex<Progress>,
+}
+
+/// What readiness is made of. Once ready, a program stays so: while a source is lost, what was
+/// read before is still served.
+#[derive(Debug)]
+struct Progress {
+    has_published: bool,
+    has_streamed: Vec<bool>,
+}
+
+impl Progress {
+    fn is_ready(&self) -> bool {
+        self.has_published && self.has_streamed.iter().all(|streamed| *streamed)
+    }
 }
 
 impl HealthBoard {
@@ -25,7 +40,8 @@ impl HealthBoard {
             sources: sources.iter().map(|name| (name.to_string(), show_state(&SourceState::Connecting))).collect(),
             withheld: vec![(0, None); projections],
         };
-        HealthBoard { health: watch::Sender::new(health) }
+        let progress = Progress { has_published: false, has_streamed: vec![false; sources.len()] };
+        HealthBoard { health: watch::Sender::new(health), progress: Mutex::new(progress) }
     }
 
     /// Follows the board.
@@ -36,16 +52,28 @@ impl HealthBoard {
 
     /// Reports a source's state.
     pub fn set_source(&self, i: usize, state: &SourceState) {
-        self.health.send_modify(|health| health.sources[i].1 = show_state(state));
+        let is_ready = {
+            let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+            progress.has_streamed[i] |= *state == SourceState::Streaming;
+            progress.is_ready()
+        };
+        self.health.send_modify(|health| {
+            health.sources[i].1 = show_state(state);
+            health.is_ready = is_ready;
+        });
     }
 
-    /// Reports, at the end of an epoch, the rows withheld in each projection. From the first epoch
-    /// on the program is ready.
+    /// Reports, at the end of an epoch, the rows withheld in each projection.
     pub fn set_withheld(&self, withheld: Vec<Withheld>) {
         let withheld: Vec<(i64, Option<String>)> = withheld.into_iter().map(|it| (it.rows, it.reason.map(|reason| reason.0))).collect();
+        let is_ready = {
+            let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+            progress.has_published = true;
+            progress.is_ready()
+        };
         self.health.send_if_modified(|health| {
-            let changed = !health.is_ready || health.withheld != withheld;
-            health.is_ready = true;
+            let changed = health.is_ready != is_ready || health.withheld != withheld;
+            health.is_ready = is_ready;
             health.withheld = withheld;
             changed
         });

@@ -1,6 +1,9 @@
 //! `cargo xtask bench`
 
+use std::process::Command;
+
 use anyhow::{Result, bail};
+use xtask::{root, target_folder};
 
 use crate::process::{cargo, run};
 
@@ -12,6 +15,7 @@ pub fn bench(what: &str, arguments: &[String]) -> Result<()> {
     if !["latency", "engine", "copy"].contains(&what) {
         bail!("there is no bench `{what}`; there are latency, engine and copy");
     }
-    let mut command = cargo(&["run", "--release", "--package", "benches", "--", what]);
-    run(command.args(arguments))
+    run(&mut cargo(&["build", "--release", "--workspace", "--bin", "benches"]))?;
+    let program = target_folder().join("release").join("benches");
+    run(Command::new(program).current_dir(root()).arg(what).args(arguments))
 }

@@ -10,5 +10,5 @@ use crate::process::{cargo, run};
 /// # Errors
 /// When no engine answers, or a step fails.
 pub fn test() -> Result<()> {
-    run(&mut cargo(&["test", "--package", "tests", "--test", "compose", "--", "--ignored", "--nocapture"]))
+    run(&mut cargo(&["test", "--workspace", "--test", "compose", "--", "--ignored", "--nocapture"]))
 }

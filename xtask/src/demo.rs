@@ -35,7 +35,7 @@ pub fn demo(listen: &str, rate: f64, release: bool) -> Result<()> {
     ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))?;
     eprintln!("1/4  building deltafront (the first time compiles DataFusion, which takes some minutes)");
     let profile = if release { "release" } else { "dev" };
-    run(&mut cargo(&["build", "--profile", profile, "--package", "server", "--bin", "deltafront"]))?;
+    run(&mut cargo(&["build", "--profile", profile, "--workspace", "--bin", "deltafront"]))?;
     eprintln!("2/4  starting a private Postgres in a temporary folder");
     let postgres = PrivatePostgres::start()?;
     eprintln!("     it listens on 127.0.0.1:{}; no service of this machine is touched", postgres.port());

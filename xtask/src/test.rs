@@ -9,12 +9,15 @@ use crate::compose;
 use crate::process::{cargo, run};
 
 /// The parts of an ordinary run, with the arguments by which cargo runs them.
+///
+/// Every call names the whole workspace: cargo unites the features of the packages that a call
+/// names, and another set of features would compile DataFusion once more.
 const PARTS: [(&str, &[&str]); 5] = [
-    ("unit", &["--workspace", "--lib", "--bins", "--exclude", "benches"]),
-    ("oracle", &["--package", "tests", "--test", "oracle"]),
-    ("e2e", &["--package", "tests", "--test", "e2e"]),
-    ("slt", &["--package", "tests", "--test", "slt"]),
-    ("browser", &["--package", "tests", "--test", "browser"]),
+    ("unit", &["--lib", "--bins"]),
+    ("oracle", &["--test", "oracle"]),
+    ("e2e", &["--test", "e2e"]),
+    ("slt", &["--test", "slt"]),
+    ("browser", &["--test", "browser"]),
 ];
 
 /// Sets up what the tests need and runs them.
@@ -33,11 +36,10 @@ pub fn test(part: Option<&str>, filter: Option<&str>) -> Result<()> {
     if chosen.iter().any(|(name, _)| *name == "browser") {
         eprintln!("Chromium: {}", find_or_install_chromium()?);
     }
-    // One build for everything: the same features everywhere, so that nothing is compiled twice.
     run(&mut cargo(&["test", "--workspace", "--no-run"]))?;
     for (name, arguments) in chosen {
         eprintln!("== {name}");
-        let mut command = cargo(&["test"]);
+        let mut command = cargo(&["test", "--workspace"]);
         command.args(*arguments).args(filter).arg("--");
         // Servers share two cores in CI: few tests at a time are quicker, and steadier.
         if matches!(*name, "e2e" | "slt" | "browser") {
@@ -47,7 +49,7 @@ pub fn test(part: Option<&str>, filter: Option<&str>) -> Result<()> {
     }
     if part.is_none() {
         eprintln!("== doc");
-        run(&mut cargo(&["test", "--workspace", "--doc", "--exclude", "xtask", "--exclude", "benches"]))?;
+        run(&mut cargo(&["test", "--workspace", "--doc"]))?;
     }
     Ok(())
 }
@@ -88,6 +90,5 @@ pub fn lint(fix: bool) -> Result<()> {
 /// # Errors
 /// When a test fails for another reason.
 pub fn bless() -> Result<()> {
-    run(cargo(&["test", "--workspace", "--lib"]).env("UPDATE_EXPECT", "1"))?;
-    run(cargo(&["test", "--package", "tests", "--test", "slt"]).env("UPDATE_EXPECT", "1"))
+    run(cargo(&["test", "--workspace", "--lib"]).env("UPDATE_EXPECT", "1"))
 }

@@ -6,7 +6,7 @@ CREATE VIEW sales AS
   JOIN order_lines l ON l.order_id = o.id;
 
 CREATE MATERIALIZED VIEW revenue_by_region WITH (description = 'Revenue, orders and the average line by region') AS
-  SELECT region, count(DISTINCT order_id) AS orders, sum(amount) AS revenue, avg(amount) AS average_line
+  SELECT region, count(DISTINCT order_id) AS orders, sum(amount) AS revenue, CAST(avg(amount) AS NUMERIC(12,2)) AS average_line
   FROM sales
   GROUP BY region;
 

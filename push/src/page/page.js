@@ -123,6 +123,7 @@ function head() {
     const type = document.createElement("small");
     type.textContent = column.type;
     cell.append(type);
+    cell.classList.toggle("number", isNumber(column));
     return cell;
   }));
 }

@@ -1,0 +1,106 @@
+//! Keys, large values, truncation, whole-row identity.
+
+use serde_json::{Value, json};
+use tests::{ProjectFolder, Server, connect, postgres};
+
+/// Postgres leaves a large value out of an update that does not change it, and tells of an old row
+/// only its key. What the client holds is whole all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_values_survive_updates_that_leave_them_out() {
+    let postgres = postgres();
+    let client = connect(&postgres, "shop").await;
+    let fill = "(SELECT string_agg(md5((n * 1000 + m)::text), '') FROM generate_series(1, 200) m)";
+    client
+        .batch_execute(&format!(
+            "CREATE TABLE docs (id int PRIMARY KEY, title text, body text);
+             ALTER TABLE docs ALTER body SET STORAGE EXTERNAL;
+             INSERT INTO docs SELECT n, 'title ' || n, {fill} FROM generate_series(1, 3) n;"
+        ))
+        .await
+        .expect("a table");
+    let project = ProjectFolder::new(
+        &postgres,
+        "CREATE TABLE docs WITH (connector = 'postgres', url = '$DB');
+         CREATE MATERIALIZED VIEW library AS SELECT id, title, md5(body) AS body, length(body) AS size FROM docs;",
+    );
+    let server = Server::start(&project).await;
+    let mut subscriber = server.subscriber().await;
+    subscriber.subscribe("library").await;
+    client
+        .batch_execute(&format!(
+            "UPDATE docs SET title = 'new' WHERE id = 1;
+             UPDATE docs SET id = 20 WHERE id = 2;
+             BEGIN; INSERT INTO docs SELECT n, 'fresh', {fill} FROM generate_series(4, 4) n; UPDATE docs SET title = 'fresher' WHERE id = 4; UPDATE docs SET id = 40 WHERE id = 4; COMMIT;
+             DELETE FROM docs WHERE id = 3;
+             INSERT INTO docs VALUES (99, 'end', 'x');"
+        ))
+        .await
+        .expect("changes");
+    subscriber.until(|held| held["library"].rows().iter().any(|row| row[0] == 99)).await;
+    let rows = client.query("SELECT id, title, md5(body), length(body) FROM docs ORDER BY id", &[]).await.expect("Postgres's rows");
+    let mut expected: Vec<Value> = rows
+        .iter()
+        .map(|row| json!([row.get::<_, i32>(0), row.get::<_, String>(1), row.get::<_, String>(2), row.get::<_, i32>(3)]))
+        .collect();
+    expected.sort_by_key(Value::to_string);
+    assert_eq!(subscriber.rows("library"), expected);
+    assert_eq!(expected.iter().filter(|row| row[3] == 6400).count(), 3);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_without_a_key_truncated_and_partitioned() {
+    let postgres = postgres();
+    let client = connect(&postgres, "shop").await;
+    client
+        .batch_execute(
+            "CREATE TABLE bag (a int, b text); ALTER TABLE bag REPLICA IDENTITY FULL;
+             CREATE TABLE by_code (code text NOT NULL, n int); CREATE UNIQUE INDEX by_code_code ON by_code (code); ALTER TABLE by_code REPLICA IDENTITY USING INDEX by_code_code;
+             CREATE TABLE parts (id int, region text, PRIMARY KEY (id, region)) PARTITION BY LIST (region);
+             CREATE TABLE parts_n PARTITION OF parts FOR VALUES IN ('n'); CREATE TABLE parts_s PARTITION OF parts FOR VALUES IN ('s');
+             INSERT INTO bag VALUES (1, 'x'), (1, 'x'), (NULL, NULL);
+             INSERT INTO by_code VALUES ('p', 1), ('q', 2);
+             INSERT INTO parts VALUES (1, 'n'), (2, 's');",
+        )
+        .await
+        .expect("tables");
+    let project = ProjectFolder::new(
+        &postgres,
+        "CREATE TABLE bag WITH (connector = 'postgres', url = '$DB');
+         CREATE TABLE by_code WITH (connector = 'postgres', url = '$DB');
+         CREATE TABLE parts WITH (connector = 'postgres', url = '$DB');
+         CREATE MATERIALIZED VIEW bags AS SELECT * FROM bag;
+         CREATE MATERIALIZED VIEW codes AS SELECT * FROM by_code;
+         CREATE MATERIALIZED VIEW all_parts AS SELECT * FROM parts;",
+    );
+    let server = Server::start(&project).await;
+    let mut subscriber = server.subscriber().await;
+    for projection in ["bags", "codes", "all_parts"] {
+        subscriber.subscribe(projection).await;
+    }
+    assert_eq!(subscriber.rows("bags"), [json!([1, "x"]), json!([1, "x"]), json!([null, null])]);
+    let done = |n: i64| move |held: &std::collections::BTreeMap<String, tests::client::Held>| held["bags"].rows().contains(&json!([n, "done"]));
+    client
+        .batch_execute(
+            "DELETE FROM bag WHERE ctid = (SELECT min(ctid) FROM bag WHERE a = 1);
+             UPDATE bag SET b = 'now' WHERE a IS NULL;
+             UPDATE by_code SET code = 'r' WHERE code = 'p'; UPDATE by_code SET n = 9 WHERE code = 'q';
+             UPDATE parts SET region = 's' WHERE id = 1;
+             INSERT INTO bag VALUES (100, 'done')",
+        )
+        .await
+        .expect("changes");
+    subscriber.until(done(100)).await;
+    assert_eq!(subscriber.rows("bags"), [json!([1, "x"]), json!([100, "done"]), json!([null, "now"])]);
+    assert_eq!(subscriber.rows("codes"), [json!(["q", 9]), json!(["r", 1])]);
+    assert_eq!(subscriber.rows("all_parts"), [json!([1, "s"]), json!([2, "s"])]);
+    client
+        .batch_execute("BEGIN; TRUNCATE bag, by_code, parts; INSERT INTO by_code VALUES ('q', 9); INSERT INTO bag VALUES (101, 'done'); COMMIT")
+        .await
+        .expect("a truncation");
+    subscriber.until(done(101)).await;
+    assert_eq!(subscriber.rows("bags"), [json!([101, "done"])]);
+    assert_eq!(subscriber.rows("codes"), [json!(["q", 9])]);
+    assert!(subscriber.rows("all_parts").is_empty());
+    server.stop().await;
+}

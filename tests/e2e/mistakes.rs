@@ -1,0 +1,187 @@
+//! Databases that can't be read, and data that can't be served.
+
+use serde_json::json;
+use server::prepare::{Ask, prepare};
+use tests::{PrivatePostgres, ProjectFolder, Server, connect, http, postgres};
+
+/// What `deltafront check` says.
+async fn mistakes(project: &ProjectFolder) -> String {
+    match prepare(project.path(), Ask::Databases).await {
+        Ok(_) => String::new(),
+        Err(wrong) => wrong.to_string(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_in_the_way_is_named_with_its_remedy() {
+    let postgres = postgres();
+    postgres
+        .psql_in(
+            "shop",
+            "CREATE TABLE keyless (a int); CREATE TABLE orders (id int PRIMARY KEY, total numeric(10,2)); CREATE VIEW a_view AS SELECT 1 AS x;
+             CREATE TABLE secret (id int PRIMARY KEY); CREATE ROLE reader LOGIN; GRANT SELECT ON orders TO reader;",
+        )
+        .expect("tables");
+    let project = ProjectFolder::new(
+        &postgres,
+        "CREATE TABLE keyless WITH (connector = 'postgres', url = '$DB');
+         CREATE TABLE order WITH (connector = 'postgres', url = '$DB', table = 'public.order');
+         CREATE TABLE a_view WITH (connector = 'postgres', url = '$DB');
+         CREATE TABLE orders (id INT PRIMARY KEY, total DATE, extra TEXT) WITH (connector = 'postgres', url = '$DB');
+         CREATE MATERIALIZED VIEW v AS SELECT id FROM orders;",
+    );
+    let said = mistakes(&project).await;
+    for expected in [
+        "error: public.keyless has no key, so Postgres does not tell which row changed\n --> project.sql:1:1",
+        "= help: run ALTER TABLE public.keyless ADD PRIMARY KEY (…), or ALTER TABLE public.keyless REPLICA IDENTITY FULL",
+        "error: there is no table public.order in shop\n --> project.sql:2:10",
+        "= help: did you mean public.orders?",
+        "error: public.a_view is no ordinary table, so its changes are not in the log\n --> project.sql:3:10",
+        "error: column total of public.orders is declared as Date32, and the database has Decimal128(10, 2)\n --> project.sql:4:10",
+        "error: public.orders has no column extra",
+        "= help: it has id, total",
+    ] {
+        assert!(said.contains(expected), "`{expected}` is missing from:\n{said}");
+    }
+    let reader = ProjectFolder::new(
+        &postgres,
+        &"CREATE TABLE secret WITH (connector = 'postgres', url = '$DB'); CREATE MATERIALIZED VIEW v AS SELECT id FROM secret;"
+            .replace("$DB", &postgres.url("shop").replace("postgres@", "reader@")),
+    );
+    let said = mistakes(&reader).await;
+    for expected in [
+        "error: role reader may not read the replication stream",
+        "= help: run ALTER ROLE \"reader\" REPLICATION",
+        "error: reading public.secret is not permitted",
+        "= help: run GRANT SELECT ON public.secret to the role of the url",
+    ] {
+        assert!(said.contains(expected), "`{expected}` is missing from:\n{said}");
+    }
+    let nobody = ProjectFolder::new(
+        &postgres,
+        "CREATE TABLE t WITH (connector = 'postgres', url = 'postgres://postgres@127.0.0.1:1/shop'); CREATE MATERIALIZED VIEW v AS SELECT * FROM t;",
+    );
+    let said = mistakes(&nobody).await;
+    assert!(said.contains("error: connection to 127.0.0.1:1 lost: Connection refused"), "{said}");
+    assert!(said.contains("= help: start the database, or check host and port in the url"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wal_level_must_be_logical() {
+    let postgres = PrivatePostgres::start_with(&["wal_level=replica"]).expect("a private Postgres");
+    postgres.psql("CREATE DATABASE shop").expect("a database");
+    postgres.psql_in("shop", "CREATE TABLE t (id int PRIMARY KEY)").expect("a table");
+    let project = ProjectFolder::new(
+        &postgres,
+        "CREATE TABLE t WITH (connector = 'postgres', url = '$DB'); CREATE MATERIALIZED VIEW v AS SELECT * FROM t;",
+    );
+    let said = mistakes(&project).await;
+    assert!(said.contains("is replica, and reading changes needs logical"), "{said}");
+    assert!(said.contains("= help: run ALTER SYSTEM SET wal_level = logical, then restart Postgres"), "{said}");
+}
+
+/// A role that may not create the publication is told what its owner must run; once it is there,
+/// the role needs no more than REPLICATION and SELECT.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_modest_role_is_enough() {
+    let postgres = postgres();
+    postgres
+        .psql_in("shop", "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1); CREATE ROLE reader LOGIN REPLICATION; GRANT SELECT ON t TO reader")
+        .expect("a table");
+    let url = postgres.url("shop").replace("postgres@", "reader@");
+    let project = ProjectFolder::new(
+        &postgres,
+        &"CREATE TABLE t WITH (connector = 'postgres', url = '$DB'); CREATE MATERIALIZED VIEW v AS SELECT * FROM t;".replace("$DB", &url),
+    );
+    let server = Server::launch(&project, push::ServeOptions::default()).await;
+    server.source_says("stopped: the role of the url may not prepare the publication deltafront_test; as the tables' owner run CREATE PUBLICATION \"deltafront_test\" FOR TABLE \"public\".\"t\"").await;
+    let (status, _) = http::get(&server.address(), "/readyz").await;
+    assert_eq!(status, 503);
+    server.stop().await;
+    postgres.psql_in("shop", "CREATE PUBLICATION deltafront_test FOR TABLE t").expect("a publication");
+    let server = Server::start(&project).await;
+    let mut subscriber = server.subscriber().await;
+    subscriber.subscribe("v").await;
+    assert_eq!(subscriber.rows("v"), [json!([1])]);
+    server.stop().await;
+}
+
+/// A row for which an expression fails is withheld with its reason, harms no other, and heals.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_fail_are_withheld_and_heal() {
+    let postgres = postgres();
+    let client = connect(&postgres, "shop").await;
+    client.batch_execute("CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (1, 5), (2, 0), (3, 2)").await.expect("a table");
+    let project = ProjectFolder::new(
+        &postgres,
+        "CREATE TABLE t WITH (connector = 'postgres', url = '$DB');
+         CREATE MATERIALIZED VIEW parts AS SELECT id, 10 / n AS part FROM t;
+         CREATE MATERIALIZED VIEW number AS SELECT count(*) AS n FROM t;",
+    );
+    let server = Server::start(&project).await;
+    let mut subscriber = server.subscriber().await;
+    subscriber.subscribe("parts").await;
+    subscriber.subscribe("number").await;
+    assert_eq!(subscriber.rows("parts"), [json!([1, 2]), json!([3, 5])]);
+    let catalog = |body: &str| serde_json::from_str::<serde_json::Value>(body).expect("JSON")["projections"][1].clone();
+    let (_, body) = http::get(&server.address(), "/v1/projections").await;
+    assert_eq!((&catalog(&body)["withheld_rows"], &catalog(&body)["withheld_reason"]), (&json!(1), &json!("Divide by zero error")));
+    client.batch_execute("UPDATE t SET n = 0 WHERE id = 1; UPDATE t SET n = 1 WHERE id = 2; INSERT INTO t VALUES (4, 10)").await.expect("changes");
+    subscriber.until(|held| held["number"].rows() == [json!([4])]).await;
+    assert_eq!(subscriber.rows("parts"), [json!([2, 10]), json!([3, 5]), json!([4, 1])]);
+    client.batch_execute("DELETE FROM t WHERE id = 1").await.expect("a change");
+    subscriber.until(|held| held["number"].rows() == [json!([3])]).await;
+    let health = server.running.health.clone();
+    tests::eventually(|| async { health.borrow().withheld[1].clone() }, |withheld| *withheld == (0, None)).await;
+    server.stop().await;
+}
+
+/// A declared key that two rows have is said, with the key, and is no end of the world.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declared_key_must_be_unique() {
+    let postgres = postgres();
+    let client = connect(&postgres, "shop").await;
+    client.batch_execute("CREATE TABLE t (id int PRIMARY KEY, code text); INSERT INTO t VALUES (1, 'a'), (2, 'b')").await.expect("a table");
+    let project = ProjectFolder::new(
+        &postgres,
+        "CREATE TABLE t WITH (connector = 'postgres', url = '$DB');
+         CREATE MATERIALIZED VIEW codes WITH (key = 'code') AS SELECT code, id FROM t;",
+    );
+    let server = Server::start(&project).await;
+    let mut subscriber = server.subscriber().await;
+    subscriber.subscribe("codes").await;
+    client.batch_execute("INSERT INTO t VALUES (3, 'a')").await.expect("a second one");
+    let message = subscriber.next().await;
+    assert_eq!((&message["code"], &message["message"]), (&json!("projection_failed"), &json!("two rows have the declared key code = a")));
+    let (status, _) = http::get(&server.address(), "/v1/projections/codes").await;
+    assert_eq!(status, 409);
+    client.batch_execute("DELETE FROM t WHERE id = 1").await.expect("one of them goes");
+    subscriber.until(|held| held["codes"].rows() == [json!(["a", 3]), json!(["b", 2])]).await;
+    server.stop().await;
+}
+
+/// A value that can't be taken without loss stops the source by name, and nothing wrong is served.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_does_not_fit_is_named() {
+    let postgres = postgres();
+    let client = connect(&postgres, "shop").await;
+    client.batch_execute("CREATE TABLE t (id int PRIMARY KEY, n numeric); INSERT INTO t VALUES (1, 1.5)").await.expect("a table");
+    let project = ProjectFolder::new(
+        &postgres,
+        "CREATE TABLE t WITH (connector = 'postgres', url = '$DB'); CREATE MATERIALIZED VIEW v AS SELECT * FROM t;",
+    );
+    let server = Server::start(&project).await;
+    client.batch_execute("INSERT INTO t VALUES (2, 'NaN')").await.expect("a row");
+    server.source_says("stopped: column n of public.t holds NaN, which is no Decimal128(38, 18); declare the column in CREATE TABLE as `n TEXT`").await;
+    let (status, body) = http::get(&server.address(), "/v1/projections/v").await;
+    assert!(status == 200 && body.contains(r#""rows":[[1,"1.500000000000000000"]]"#), "{body}");
+    server.stop().await;
+    let as_text = ProjectFolder::new(
+        &postgres,
+        "CREATE TABLE t (id INT PRIMARY KEY, n TEXT) WITH (connector = 'postgres', url = '$DB'); CREATE MATERIALIZED VIEW v AS SELECT * FROM t;",
+    );
+    let server = Server::start(&as_text).await;
+    let (_, body) = http::get(&server.address(), "/v1/projections/v").await;
+    assert!(body.contains(r#""rows":[[1,"1.5"],[2,"NaN"]]"#), "{body}");
+    server.stop().await;
+}
