@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 
 use crate::hub::Hub;
 use crate::metrics::Metrics;
@@ -22,6 +23,9 @@ pub use gate::Gate;
 
 /// Time for a client to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time for connections to end when the server stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How the server treats its clients.
 #[derive(Clone, Debug)]
@@ -70,9 +74,15 @@ struct Shared {
     metrics: Metrics,
     health: watch::Receiver<Health>,
     more_metrics: MoreMetrics,
+    stopping: watch::Sender<bool>,
 }
 
-/// Serves until `shutdown` resolves.
+/// Resolves when the server stops.
+async fn told_to_stop(stopping: &mut watch::Receiver<bool>) {
+    drop(stopping.wait_for(|stopping| *stopping).await);
+}
+
+/// Serves until `shutdown` resolves, then closes every session with code 1001, "going away".
 pub async fn serve(
     listener: TcpListener,
     hub: Arc<Hub>,
@@ -83,12 +93,12 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let slots = Arc::new(Semaphore::new(options.connections_max));
-    let shared = Arc::new(Shared { hub, gate, options, metrics: Metrics::default(), health, more_metrics });
+    let shared = Arc::new(Shared { hub, gate, options, metrics: Metrics::default(), health, more_metrics, stopping: watch::Sender::new(false) });
     tokio::pin!(shutdown);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = &mut shutdown => return,
+            () = &mut shutdown => break,
         };
         let (socket, peer): (_, SocketAddr) = match accepted {
             Ok(accepted) => accepted,
@@ -117,9 +127,23 @@ pub async fn serve(
                 .header_read_timeout(HEADER_TIMEOUT)
                 .serve_connection(TokioIo::new(socket), service)
                 .with_upgrades();
-            if let Err(error) = connection.await {
+            tokio::pin!(connection);
+            let mut stopping = shared.stopping.subscribe();
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = told_to_stop(&mut stopping) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%peer, %error, "connection ended");
             }
         });
     }
+    drop(listener);
+    // Clients are told, so that they come back elsewhere or later instead of waiting for silence.
+    shared.stopping.send_replace(true);
+    let all = u32::try_from(shared.options.connections_max).unwrap_or(u32::MAX);
+    let _ = timeout(STOP_TIMEOUT, slots.acquire_many(all)).await;
 }

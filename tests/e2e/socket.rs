@@ -172,4 +172,5 @@ async fn foreign_pages_are_refused_and_heartbeats_come() {
     assert_eq!(subscriber.message().await["op"], "heartbeat");
     assert_ne!(subscriber.position, Value::Null);
     server.stop().await;
+    assert_eq!(subscriber.closed().await, CloseCode::GOING_AWAY);
 }

@@ -23,7 +23,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_websockets::{CloseCode, Limits, Message, ServerBuilder, WebSocketStream};
 
-use super::Shared;
+use super::{Shared, told_to_stop};
 use super::http::{Body, refusal};
 use crate::protocol::Refusal;
 use crate::session::{Outgoing, Session};
@@ -125,14 +125,16 @@ impl Connection {
         let welcome = self.session.welcome(self.shared.options.heartbeat, self.shared.options.message_bytes_max);
         self.send(welcome).await?;
         let mut is_behind = false;
+        let mut stopping = self.shared.stopping.subscribe();
         loop {
             let due = self.last_sent + self.session.batch();
             let heartbeat = self.last_sent + self.shared.options.heartbeat;
             let mut out = Vec::new();
             tokio::select! {
                 message = self.socket.next() => self.receive(message, &mut out).await?,
+                () = told_to_stop(&mut stopping) => return Err(End::Close(CloseCode::GOING_AWAY, "the server stops")),
                 changed = epochs.changed(), if !is_behind => {
-                    changed.map_err(|_| End::Close(CloseCode::GOING_AWAY, "the server stops"))?;
+                    changed.map_err(|_| End::Gone)?;
                     is_behind = true;
                     continue;
                 }
