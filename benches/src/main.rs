@@ -1,2 +1,15 @@
-//! x
-fn main(){}
+//! Measurements: `cargo xtask bench NAME`. Each ends with lines `figure NAME VALUE UNIT`.
+
+mod copy;
+mod engine;
+mod latency;
+mod numbers;
+
+fn main() -> anyhow::Result<()> {
+    match std::env::args().nth(1).as_deref() {
+        Some("engine") => engine::run(),
+        Some("latency") => latency::run(),
+        Some("copy") => copy::run(),
+        other => anyhow::bail!("there is no bench `{}`; there are latency, engine and copy", other.unwrap_or_default()),
+    }
+}

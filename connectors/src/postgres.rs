@@ -1,14 +1,14 @@
 //! Postgres: catalog, snapshot, and logical replication by `pgoutput`.
 
-pub mod error; // what can go wrong, and whose move it is
-pub mod connect; // sockets, TLS, sign-in
-pub mod text; // Postgres's text form of values into Arrow builders
 pub mod catalog; // tables as the database has them, and what stands in the way of reading them
-pub mod message; // the messages of pgoutput
+pub mod connect; // sockets, TLS, sign-in
 pub mod decode; // messages into changes of our tables
+pub mod error; // what can go wrong, and whose move it is
+pub mod message; // the messages of pgoutput
 pub mod replication; // the replication connection: commands, frames, deadlines
 pub mod snapshot; // the first copy, at the slot's consistent point
-pub mod source; // one database: copy, stream, and again after a loss
+pub mod source;
+pub mod text; // Postgres's text form of values into Arrow builders // one database: copy, stream, and again after a loss
 
 pub use catalog::{DiscoveredTable, TableRequest, discover};
 pub use connect::Target;

@@ -147,12 +147,9 @@ impl ExactSum {
         let wide = u128::from(magnitude[top]) << 64 | u128::from(digit_at(top, 1)) << 32 | u128::from(digit_at(top, 2));
         let length = 128 - wide.leading_zeros(); // 65..=96
         let high = u64::try_from(wide >> (length - 64)).unwrap_or(u64::MAX);
-        let sticky = wide & ((1 << (length - 64)) - 1) != 0
-            || magnitude[..top.saturating_sub(2)].iter().any(|&digit| digit != 0);
+        let sticky = wide & ((1 << (length - 64)) - 1) != 0 || magnitude[..top.saturating_sub(2)].iter().any(|&digit| digit != 0);
         // high * 2^exponent, with high in 2^63..2^64.
-        let exponent = LOWEST
-            + i32::try_from((self.first + top) * DIGIT as usize).unwrap_or(i32::MAX)
-            - 64
+        let exponent = LOWEST + i32::try_from((self.first + top) * DIGIT as usize).unwrap_or(i32::MAX) - 64
             + i32::try_from(length).unwrap_or_default()
             - 64;
         let rounded = round(high, sticky, exponent);

@@ -14,17 +14,17 @@
 //! folded once, at the end. So two joins may share an arrangement whatever their order, and a step
 //! that fails half way has changed no arrangement.
 
-pub mod position; // epochs, and how far each source has been read
-pub mod row; // rows as comparable bytes
-pub mod delta; // a batch of rows, each with a weight
-pub mod change; // what a source says happened, in its own words
-pub mod table; // source tables by key: from changes to deltas
 pub mod arrangement; // rows indexed by a key, shared by the operators that need them
-pub mod expr; // what the engine needs from a planner: expressions, aggregates, recomputation
+pub mod change; // what a source says happened, in its own words
+pub mod delta; // a batch of rows, each with a weight
 pub mod exact; // sums of floats that can be taken back
+pub mod expr; // what the engine needs from a planner: expressions, aggregates, recomputation
 pub mod operator; // filter, project, join, aggregate, top, union, whole: a file each
+pub mod position; // epochs, and how far each source has been read
+pub mod program;
 pub mod projection; // the rows served, and what changed since they were last published
-pub mod program; // operators wired together; `Program::step` is the way in
+pub mod row; // rows as comparable bytes
+pub mod table; // source tables by key: from changes to deltas // operators wired together; `Program::step` is the way in
 
 pub use change::{Changes, Op};
 pub use delta::Delta;

@@ -1,9 +1,9 @@
 //! Operators: each turns the changes of its inputs into the changes of its output.
 
-pub mod filter;
-pub mod project;
-pub mod join;
 pub mod aggregate;
+pub mod filter;
+pub mod join;
+pub mod project;
 pub mod top;
 pub mod union;
 pub mod whole;

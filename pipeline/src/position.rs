@@ -50,9 +50,7 @@ impl FromStr for Lsn {
 
     fn from_str(text: &str) -> Result<Lsn, BadLsn> {
         let half = |part: &str| u32::from_str_radix(part, 16).ok().map(u64::from);
-        text.split_once('/')
-            .and_then(|(high, low)| Some(Lsn(half(high)? << 32 | half(low)?)))
-            .ok_or_else(|| BadLsn(text.to_owned()))
+        text.split_once('/').and_then(|(high, low)| Some(Lsn(half(high)? << 32 | half(low)?))).ok_or_else(|| BadLsn(text.to_owned()))
     }
 }
 

@@ -124,7 +124,14 @@ impl Program {
     }
 
     /// Adds an operator.
-    pub fn add_operator(&mut self, label: String, cost: Cost, schema: SchemaRef, inputs: Vec<NodeId>, operator: Box<dyn Operator>) -> NodeId {
+    pub fn add_operator(
+        &mut self,
+        label: String,
+        cost: Cost,
+        schema: SchemaRef,
+        inputs: Vec<NodeId>,
+        operator: Box<dyn Operator>,
+    ) -> NodeId {
         self.add_node(Kind::Operator(operator), inputs, label, cost, schema)
     }
 

@@ -45,9 +45,8 @@ impl RowCodec {
     /// # Errors
     /// As [`RowCodec::new`].
     pub fn ordered(schema: &SchemaRef, columns: &[(usize, SortOptions)]) -> Result<RowCodec, ArrowError> {
-        let field = |&(column, options): &(usize, SortOptions)| {
-            SortField::new_with_options(schema.field(column).data_type().clone(), options)
-        };
+        let field =
+            |&(column, options): &(usize, SortOptions)| SortField::new_with_options(schema.field(column).data_type().clone(), options);
         let mut fields: Vec<SortField> = columns.iter().map(field).collect();
         if fields.is_empty() {
             // A row of no columns still is a row: the empty key of a global aggregate or of a
@@ -123,12 +122,12 @@ fn holds_floats(data_type: &DataType) -> bool {
 /// One zero and one NaN.
 fn normalise(array: &ArrayRef) -> ArrayRef {
     match array.data_type() {
-        DataType::Float64 => Arc::new(array.as_primitive::<Float64Type>().unary::<_, Float64Type>(|x| {
-            if x.is_nan() { f64::NAN } else { x + 0.0 }
-        })),
-        DataType::Float32 => Arc::new(array.as_primitive::<Float32Type>().unary::<_, Float32Type>(|x| {
-            if x.is_nan() { f32::NAN } else { x + 0.0 }
-        })),
+        DataType::Float64 => {
+            Arc::new(array.as_primitive::<Float64Type>().unary::<_, Float64Type>(|x| if x.is_nan() { f64::NAN } else { x + 0.0 }))
+        }
+        DataType::Float32 => {
+            Arc::new(array.as_primitive::<Float32Type>().unary::<_, Float32Type>(|x| if x.is_nan() { f32::NAN } else { x + 0.0 }))
+        }
         _ => Arc::clone(array),
     }
 }

@@ -167,7 +167,11 @@ impl Hub {
             log_bytes: 0,
             log_bytes_max,
         };
-        Hub { projections: projections.into_iter().map(Arc::new).collect(), state: Mutex::new(state), changed: watch::Sender::new(Epoch(0)) }
+        Hub {
+            projections: projections.into_iter().map(Arc::new).collect(),
+            state: Mutex::new(state),
+            changed: watch::Sender::new(Epoch(0)),
+        }
     }
 
     /// The projections, in the order of their ids.
@@ -202,7 +206,8 @@ impl Hub {
                 Publication::Failed(reason) => failed.push((id, Arc::from(reason))),
             }
         }
-        let bytes = changes.iter().map(|(_, changes)| changes.json.len() * 2 + changes.rows.len() * size_of::<Change>()).sum::<usize>() + size_of::<Record>();
+        let bytes = changes.iter().map(|(_, changes)| changes.json.len() * 2 + changes.rows.len() * size_of::<Change>()).sum::<usize>()
+            + size_of::<Record>();
         let epoch = stamp.epoch;
         let dropped = {
             let mut state = self.lock();
@@ -306,7 +311,8 @@ fn encode(projection: &Projection, delta: &Delta) -> Changes {
         let mut by_key: BTreeMap<&[u8], usize> = BTreeMap::new();
         for (row, &(start, middle, end)) in spans.iter().enumerate() {
             let key = buffer.slice(start..middle);
-            let change = if delta.weights[row] > 0 { Change::Upsert { key, row: buffer.slice(middle..end) } } else { Change::Delete { key } };
+            let change =
+                if delta.weights[row] > 0 { Change::Upsert { key, row: buffer.slice(middle..end) } } else { Change::Delete { key } };
             match by_key.get(&buffer[start..middle]) {
                 // The old and the new row of one key: the new one is what counts.
                 Some(&earlier) => {

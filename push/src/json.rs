@@ -42,11 +42,19 @@ pub fn write_value(out: &mut Vec<u8>, array: &ArrayRef, row: usize) {
         DataType::UInt64 => write_unsigned(out, array.as_primitive::<UInt64Type>().value(row)),
         DataType::Float32 => {
             let value = array.as_primitive::<Float32Type>().value(row);
-            if value.is_finite() { out.extend_from_slice(ryu::Buffer::new().format_finite(value).as_bytes()) } else { write_not_finite(out, value.into()) }
+            if value.is_finite() {
+                out.extend_from_slice(ryu::Buffer::new().format_finite(value).as_bytes())
+            } else {
+                write_not_finite(out, value.into())
+            }
         }
         DataType::Float64 => {
             let value = array.as_primitive::<Float64Type>().value(row);
-            if value.is_finite() { out.extend_from_slice(ryu::Buffer::new().format_finite(value).as_bytes()) } else { write_not_finite(out, value) }
+            if value.is_finite() {
+                out.extend_from_slice(ryu::Buffer::new().format_finite(value).as_bytes())
+            } else {
+                write_not_finite(out, value)
+            }
         }
         DataType::Decimal128(..) => write_plain(out, &array.as_primitive::<Decimal128Type>().value_as_string(row)),
         DataType::Decimal256(..) => write_plain(out, &array.as_primitive::<Decimal256Type>().value_as_string(row)),
@@ -173,7 +181,16 @@ fn write_unsigned(out: &mut Vec<u8>, value: u64) {
 }
 
 fn write_not_finite(out: &mut Vec<u8>, value: f64) {
-    write_plain(out, if value.is_nan() { "NaN" } else if value > 0.0 { "Infinity" } else { "-Infinity" });
+    write_plain(
+        out,
+        if value.is_nan() {
+            "NaN"
+        } else if value > 0.0 {
+            "Infinity"
+        } else {
+            "-Infinity"
+        },
+    );
 }
 
 /// A string that needs no escape.
@@ -215,7 +232,8 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
 /// Years beyond four digits have a sign, as ISO 8601 and JavaScript want them.
 fn write_day(out: &mut Vec<u8>, days: i64) {
     let (year, month, day) = civil_from_days(days);
-    let text = if (0..=9999).contains(&year) { format!("{year:04}-{month:02}-{day:02}") } else { format!("{year:+07}-{month:02}-{day:02}") };
+    let text =
+        if (0..=9999).contains(&year) { format!("{year:04}-{month:02}-{day:02}") } else { format!("{year:+07}-{month:02}-{day:02}") };
     out.extend_from_slice(text.as_bytes());
 }
 

@@ -12,12 +12,12 @@
 //! changed since is merged by key and sent as one message. One that fell off the log is sent its
 //! images anew, and told so.
 
-pub mod json; // rows as JSON, exact
 pub mod hub; // what is served now, and how it came to be
-pub mod protocol; // the messages of a session
-pub mod session; // what one client is owed; decides, and knows no socket
+pub mod json; // rows as JSON, exact
 pub mod metrics; // what operators watch
-pub mod serve; // hyper: the socket side of it all
+pub mod protocol; // the messages of a session
+pub mod serve;
+pub mod session; // what one client is owed; decides, and knows no socket // hyper: the socket side of it all
 
 pub use hub::{Hub, Projection, ProjectionId};
 pub use serve::{Health, ServeOptions, serve};

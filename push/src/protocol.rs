@@ -92,13 +92,17 @@ pub fn parse(text: &str) -> Result<Request, Refusal> {
     // Two looks: whether it is JSON at all, then whether it is a request.
     let value: serde_json::Value =
         serde_json::from_str(text).map_err(|error| Refusal::new("bad_json", format!("the message is not JSON: {error}")))?;
-    let raw = RawRequest::deserialize(&value).map_err(|error| Refusal::new("bad_request", format!("the message is no request: {error}")))?;
+    let raw =
+        RawRequest::deserialize(&value).map_err(|error| Refusal::new("bad_request", format!("the message is no request: {error}")))?;
     let Some(op) = raw.op else { return Err(Refusal::new("bad_request", "the message has no `op`")) };
     if op == "ping" {
         return Ok(Request::Ping);
     }
     if !matches!(op.as_str(), "subscribe" | "unsubscribe") {
-        return Err(Refusal::new("unknown_op", format!("there is no operation `{}`; there are subscribe, unsubscribe and ping", shorten(&op))));
+        return Err(Refusal::new(
+            "unknown_op",
+            format!("there is no operation `{}`; there are subscribe, unsubscribe and ping", shorten(&op)),
+        ));
     }
     let id = raw.id.ok_or_else(|| Refusal::new("bad_request", format!("`{op}` needs an `id`")))?;
     if id.is_empty() || id.chars().count() > ID_CHARS_MAX {

@@ -93,7 +93,8 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let slots = Arc::new(Semaphore::new(options.connections_max));
-    let shared = Arc::new(Shared { hub, gate, options, metrics: Metrics::default(), health, more_metrics, stopping: watch::Sender::new(false) });
+    let shared =
+        Arc::new(Shared { hub, gate, options, metrics: Metrics::default(), health, more_metrics, stopping: watch::Sender::new(false) });
     tokio::pin!(shutdown);
     loop {
         let accepted = tokio::select! {

@@ -91,7 +91,9 @@ impl Session {
             return Err(Refusal::new("duplicate_id", format!("there is a subscription `{id}` already")).about(&id));
         }
         if self.subscriptions.len() == SUBSCRIPTIONS_MAX {
-            return Err(Refusal::new("too_many_subscriptions", format!("a session has at most {SUBSCRIPTIONS_MAX} subscriptions")).about(&id));
+            return Err(
+                Refusal::new("too_many_subscriptions", format!("a session has at most {SUBSCRIPTIONS_MAX} subscriptions")).about(&id)
+            );
         }
         let Some(projection) = self.hub.find(name) else {
             return Err(Refusal::new("unknown_projection", format!("there is no projection `{}`", shorten(name))).about(&id));
@@ -136,8 +138,10 @@ impl Session {
             }
             // The client fell off the log: the rows as they are replace what it has.
             None => {
-                let subscribed: Vec<(String, ProjectionId)> = self.subscriptions.iter().map(|(id, projection)| (id.clone(), *projection)).collect();
-                let images: Vec<ProjectionId> = wanted.iter().copied().chain(subscribed.iter().map(|(_, projection)| *projection)).collect();
+                let subscribed: Vec<(String, ProjectionId)> =
+                    self.subscriptions.iter().map(|(id, projection)| (id.clone(), *projection)).collect();
+                let images: Vec<ProjectionId> =
+                    wanted.iter().copied().chain(subscribed.iter().map(|(_, projection)| *projection)).collect();
                 since = self.hub.since(self.stamp.epoch, &images);
                 self.stamp = since.stamp;
                 let fresh = since.images.split_off(wanted.len());
@@ -163,7 +167,14 @@ impl Session {
 
     fn push_image(&self, id: &str, projection: ProjectionId, rows: Rows, reason: Reason, out: &mut Vec<Outgoing>) {
         let info = Arc::clone(&self.hub.projections()[projection.0]);
-        out.push(Outgoing::Image(Box::new(Image { id: id.to_owned(), info, rows, stamp: self.stamp.clone(), reason, sent: Sent::Nothing })));
+        out.push(Outgoing::Image(Box::new(Image {
+            id: id.to_owned(),
+            info,
+            rows,
+            stamp: self.stamp.clone(),
+            reason,
+            sent: Sent::Nothing,
+        })));
     }
 
     /// One message for what these epochs changed; `None` when they changed nothing of ours.
@@ -409,7 +420,15 @@ mod tests {
                 Outgoing::Image(mut image) => lines.extend(std::iter::from_fn(|| image.next_message())),
             }
         }
-        lines.iter().map(|line| String::from_utf8_lossy(line).replace(r#","position":{"shop":"0/"#, "@").replace(r#""},"commit_time":"1970-01-01T00:00:00Z""#, "") + "\n").collect()
+        lines
+            .iter()
+            .map(|line| {
+                String::from_utf8_lossy(line)
+                    .replace(r#","position":{"shop":"0/"#, "@")
+                    .replace(r#""},"commit_time":"1970-01-01T00:00:00Z""#, "")
+                    + "\n"
+            })
+            .collect()
     }
 
     fn check(out: Vec<Outgoing>, expected: &Expect) {
@@ -433,20 +452,32 @@ mod tests {
         let hub = hub(1 << 20);
         publish(&hub, 1, &[(0, 1, 1, "ann"), (0, 1, 2, "bob"), (1, 2, 5, "x")]);
         let mut session = Session::new(Arc::clone(&hub));
-        check(subscribe(&mut session, "a", "keyed"), &expect![[r#"
+        check(
+            subscribe(&mut session, "a", "keyed"),
+            &expect![[r#"
             {"op":"image","id":"a","projection":"keyed","columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":["id"],"order":[],"epoch":1@1,"rows":[[1,"ann"],[2,"bob"]],"last":true}
-        "#]]);
+        "#]],
+        );
         publish(&hub, 2, &[(0, -1, 1, "ann"), (0, 1, 1, "eve"), (0, -1, 2, "bob")]);
-        check(advance(&mut session), &expect![[r#"
+        check(
+            advance(&mut session),
+            &expect![[r#"
             {"op":"diff","epoch":2@2,"diffs":[{"id":"a","upsert":[[1,"eve"]],"delete":[[2]]}]}
-        "#]]);
-        check(subscribe(&mut session, "b", "bag"), &expect![[r#"
+        "#]],
+        );
+        check(
+            subscribe(&mut session, "b", "bag"),
+            &expect![[r#"
             {"op":"image","id":"b","projection":"bag","columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":null,"order":[],"epoch":2@2,"rows":[[5,"x"],[5,"x"]],"last":true}
-        "#]]);
+        "#]],
+        );
         publish(&hub, 3, &[(0, 1, 3, "joe"), (1, -1, 5, "x")]);
-        check(advance(&mut session), &expect![[r#"
+        check(
+            advance(&mut session),
+            &expect![[r#"
             {"op":"diff","epoch":3@3,"diffs":[{"id":"a","upsert":[[3,"joe"]]},{"id":"b","count":[[-1,[5,"x"]]]}]}
-        "#]]);
+        "#]],
+        );
         check(advance(&mut session), &expect![[""]]);
     }
 
@@ -460,9 +491,12 @@ mod tests {
         publish(&hub, 2, &[(0, -1, 1, "ann"), (0, 1, 1, "eve"), (1, 1, 6, "y")]);
         publish(&hub, 3, &[(0, 1, 2, "bob"), (1, -1, 5, "x")]);
         publish(&hub, 4, &[(0, -1, 2, "bob")]);
-        check(advance(&mut session), &expect![[r#"
+        check(
+            advance(&mut session),
+            &expect![[r#"
             {"op":"diff","epoch":4@4,"diffs":[{"id":"a","upsert":[[1,"eve"]],"delete":[[2]]},{"id":"b","count":[[1,[6,"y"]]]}]}
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
@@ -472,9 +506,12 @@ mod tests {
         let mut session = Session::new(Arc::clone(&hub));
         subscribe(&mut session, "a", "keyed");
         publish(&hub, 2, &[(0, 1, 2, "bob")]);
-        check(advance(&mut session), &expect![[r#"
+        check(
+            advance(&mut session),
+            &expect![[r#"
             {"op":"image","id":"a","projection":"keyed","columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":["id"],"order":[],"resync":true,"epoch":2@2,"rows":[[1,"ann"],[2,"bob"]],"last":true}
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
@@ -483,10 +520,13 @@ mod tests {
         let mut session = Session::new(Arc::clone(&hub));
         subscribe(&mut session, "a", "keyed");
         publish(&hub, 1, &[(0, 1, 1, "ann")]);
-        check(subscribe(&mut session, "b", "bag"), &expect![[r#"
+        check(
+            subscribe(&mut session, "b", "bag"),
+            &expect![[r#"
             {"op":"diff","epoch":1@1,"diffs":[{"id":"a","upsert":[[1,"ann"]]}]}
             {"op":"image","id":"b","projection":"bag","columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":null,"order":[],"epoch":1@1,"rows":[],"last":true}
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
@@ -518,14 +558,17 @@ mod tests {
         session.receive(r#"{"op":"unsubscribe","id":"z"}"#, &mut out);
         session.receive(r#"{"op":"unsubscribe","id":"a"}"#, &mut out);
         session.receive("hello", &mut out);
-        check(out, &expect![[r#"
+        check(
+            out,
+            &expect![[r#"
             {"op":"error","id":"a","code":"unknown_projection","message":"there is no projection `none`"}
             {"op":"image","id":"a","projection":"bag","columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":null,"order":[],"epoch":0,"position":{},"commit_time":"1970-01-01T00:00:00Z","rows":[],"last":true}
             {"op":"error","id":"a","code":"duplicate_id","message":"there is a subscription `a` already"}
             {"op":"error","id":"z","code":"unknown_id","message":"there is no subscription `z`"}
             {"op":"unsubscribed","id":"a"}
             {"op":"error","code":"bad_json","message":"the message is not JSON: expected value at line 1 column 1"}
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
@@ -533,7 +576,12 @@ mod tests {
         let hub = hub(1 << 20);
         let mut session = Session::new(Arc::clone(&hub));
         subscribe(&mut session, "a", "keyed");
-        let fail = |epoch| hub.publish(Stamp { epoch: Epoch(epoch), ..Stamp::default() }, vec![(ProjectionId(0), Publication::Failed("two rows have the key id = 7".to_owned()))]);
+        let fail = |epoch| {
+            hub.publish(
+                Stamp { epoch: Epoch(epoch), ..Stamp::default() },
+                vec![(ProjectionId(0), Publication::Failed("two rows have the key id = 7".to_owned()))],
+            )
+        };
         fail(1);
         let mut out = advance(&mut session);
         fail(2);
@@ -541,10 +589,13 @@ mod tests {
         out.extend(subscribe(&mut Session::new(Arc::clone(&hub)), "b", "keyed"));
         publish(&hub, 3, &[(0, 1, 7, "ann")]);
         out.extend(advance(&mut session));
-        check(out, &expect![[r#"
+        check(
+            out,
+            &expect![[r#"
             {"op":"error","id":"a","code":"projection_failed","message":"two rows have the key id = 7"}
             {"op":"error","id":"b","code":"projection_failed","message":"two rows have the key id = 7"}
             {"op":"diff","epoch":3@3,"diffs":[{"id":"a","upsert":[[7,"ann"]]}]}
-        "#]]);
+        "#]],
+        );
     }
 }

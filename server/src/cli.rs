@@ -6,13 +6,23 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use sql::Diagnostics;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::prepare::{Ask, Prepared, prepare};
 use crate::run::{RunOptions, start};
 
+/// How long a running server may take to say how it is.
+const HEALTH_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// Write a SELECT. Get a live, filtered, batched, resumable feed of it in every browser.
 #[derive(Debug, Parser)]
-#[command(name = "deltafront", version, after_help = "Examples:\n  deltafront check examples/storefront\n  deltafront explain examples/storefront open_orders\n  deltafront run examples/storefront --listen 127.0.0.1:8080")]
+#[command(
+    name = "deltafront",
+    version,
+    after_help = "Examples:\n  deltafront check examples/storefront\n  deltafront explain examples/storefront open_orders\n  deltafront run examples/storefront --listen 127.0.0.1:8080"
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -21,14 +31,23 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve a project: copy its tables, follow their changes, push the projections
-    #[command(after_help = "Examples:\n  SHOP_DB=postgres://me:secret@db/shop deltafront run shop\n  deltafront run shop --listen 0.0.0.0:8080   # everybody who reaches it sees every row\n\nRUST_LOG=debug shows more.")]
+    #[command(
+        after_help = "Examples:\n  SHOP_DB=postgres://me:secret@db/shop deltafront run shop\n  deltafront run shop --listen 0.0.0.0:8080   # everybody who reaches it sees every row\n\nRUST_LOG=debug shows more."
+    )]
     Run(RunArgs),
     /// Find every mistake in a project; exits with 1 when there is any
-    #[command(after_help = "Examples:\n  deltafront check shop\n  deltafront check shop --offline   # asks no database; columns must be declared")]
+    #[command(
+        after_help = "Examples:\n  deltafront check shop\n  deltafront check shop --offline   # asks no database; columns must be declared"
+    )]
     Check(CheckArgs),
     /// Show a projection's operators, each with what its cost follows: delta, group or whole
-    #[command(after_help = "Examples:\n  deltafront explain shop open_orders\n  deltafront explain shop open_orders --offline\n\ndelta: the change. group: the touched groups. whole: all of the operator's input.")]
+    #[command(
+        after_help = "Examples:\n  deltafront explain shop open_orders\n  deltafront explain shop open_orders --offline\n\ndelta: the change. group: the touched groups. whole: all of the operator's input."
+    )]
     Explain(ExplainArgs),
+    /// Ask a running server whether it is ready; exits with 1 when it is not
+    #[command(after_help = "Examples:\n  deltafront health\n  deltafront health --at 127.0.0.1:9000")]
+    Health(HealthArgs),
 }
 
 #[derive(Debug, Args)]
@@ -42,6 +61,13 @@ struct RunArgs {
     /// Log lines as JSON
     #[arg(long)]
     log_json: bool,
+}
+
+#[derive(Debug, Args)]
+struct HealthArgs {
+    /// Where it listens
+    #[arg(long, env = "DELTAFRONT_LISTEN", default_value = "127.0.0.1:8080")]
+    at: SocketAddr,
 }
 
 #[derive(Debug, Args)]
@@ -77,8 +103,34 @@ pub fn main(cli: Cli) -> ExitCode {
             Command::Run(args) => run(args).await,
             Command::Check(args) => check(&args).await,
             Command::Explain(args) => explain(&args).await,
+            Command::Health(args) => health(&args).await,
         }
     })
+}
+
+/// For health checks of containers, which have no HTTP client of their own.
+async fn health(args: &HealthArgs) -> ExitCode {
+    let mut at = args.at;
+    if at.ip().is_unspecified() {
+        at.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    match timeout(HEALTH_TIMEOUT, ready_answer(at)).await {
+        Ok(Ok(answer)) => {
+            let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
+            println!("{body}");
+            if answer.starts_with("HTTP/1.1 200") { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Ok(Err(error)) => fail(&format!("error: nobody answers on {at}: {error}")),
+        Err(_) => fail(&format!("error: no answer from {at} within {HEALTH_TIMEOUT:?}")),
+    }
+}
+
+async fn ready_answer(at: SocketAddr) -> std::io::Result<String> {
+    let mut socket = TcpStream::connect(at).await?;
+    socket.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
+    let mut answer = String::new();
+    socket.take(64 * 1024).read_to_string(&mut answer).await?;
+    Ok(answer)
 }
 
 fn ask(offline: bool) -> Ask {

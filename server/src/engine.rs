@@ -63,10 +63,8 @@ impl Engine {
         health: Arc<HealthBoard>,
         projections: Vec<pipeline::ProjectionId>,
     ) -> Engine {
-        let sources = sources
-            .into_iter()
-            .map(|source| SourceProgress { source, copies: Vec::new(), is_loaded: false, end: Lsn(0) })
-            .collect();
+        let sources =
+            sources.into_iter().map(|source| SourceProgress { source, copies: Vec::new(), is_loaded: false, end: Lsn(0) }).collect();
         Engine { program, sources, hub, health, projections, stamp: Stamp::default(), waiting: Vec::new(), waiting_rows: 0, dirty: false }
     }
 

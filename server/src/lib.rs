@@ -7,8 +7,8 @@
 //!   plan)
 //! ```
 
-pub mod prepare; // a folder and its databases to a plan
+pub mod cli;
 pub mod engine; // the thread that owns the program
 pub mod health; // what the program says of itself
-pub mod run; // all of it together
-pub mod cli; // the command line
+pub mod prepare; // a folder and its databases to a plan
+pub mod run; // all of it together // the command line

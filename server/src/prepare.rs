@@ -76,7 +76,8 @@ fn sources_of(project: &Project, wrong: &mut Diagnostics) -> Vec<PreparedSource>
         let request = request(table, postgres, wrong);
         let publication = postgres.publication.clone().unwrap_or_else(|| default_name.clone());
         let slot = postgres.slot.clone().unwrap_or_else(|| default_name.clone());
-        let same = |source: &&mut PreparedSource| source.target.is_same(&target) && source.publication == publication && source.slot == slot;
+        let same =
+            |source: &&mut PreparedSource| source.target.is_same(&target) && source.publication == publication && source.slot == slot;
         if let Some(source) = sources.iter_mut().find(same) {
             source.requests.push(request);
             continue;
@@ -136,7 +137,8 @@ async fn discovered_shapes(project: &Project, sources: &mut [PreparedSource], wr
                     let at = problem.table.as_ref().unwrap_or(&source.requests[0].name);
                     let place = project.tables.get(at).map(|table| table.place.clone());
                     let text = show_chain(&problem.error);
-                    let diagnostic = place.map_or_else(|| Diagnostic::of_project(text.clone()), |place| Diagnostic::at(place, text.clone()));
+                    let diagnostic =
+                        place.map_or_else(|| Diagnostic::of_project(text.clone()), |place| Diagnostic::at(place, text.clone()));
                     wrong.push(source_diagnostic(diagnostic, &problem.error));
                 }
             }

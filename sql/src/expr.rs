@@ -166,14 +166,15 @@ pub struct PlannedSubplan {
     plan: LogicalPlan,
     schema: SchemaRef,
     state: SessionState,
-    runtime: tokio::runtime::Runtime,
+    /// Made by the first run, on the engine's thread: a program is planned (and, when a project is
+    /// only checked, dropped) by async code, where a runtime may neither block nor be dropped.
+    runtime: Option<tokio::runtime::Runtime>,
 }
 
 impl PlannedSubplan {
     /// `plan` has an [`Input`] wherever rows of the pipeline come in; `schema` is the output's.
-    pub fn new(plan: LogicalPlan, schema: SchemaRef, state: SessionState) -> std::io::Result<PlannedSubplan> {
-        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-        Ok(PlannedSubplan { plan, schema, state, runtime })
+    pub fn new(plan: LogicalPlan, schema: SchemaRef, state: SessionState) -> PlannedSubplan {
+        PlannedSubplan { plan, schema, state, runtime: None }
     }
 
     async fn run(&self, cells: Cells) -> Result<RecordBatch> {
@@ -186,7 +187,11 @@ impl PlannedSubplan {
             .columns()
             .iter()
             .zip(self.schema.fields())
-            .map(|(column, field)| if column.data_type() == field.data_type() { Ok(Arc::clone(column)) } else { cast(column, field.data_type()) })
+            .map(
+                |(column, field)| {
+                    if column.data_type() == field.data_type() { Ok(Arc::clone(column)) } else { cast(column, field.data_type()) }
+                },
+            )
             .collect::<std::result::Result<_, _>>()?;
         Ok(pipeline::row::batch_of(&self.schema, columns, batch.num_rows())?)
     }
@@ -195,14 +200,21 @@ impl PlannedSubplan {
 impl Recompute for PlannedSubplan {
     fn recompute(&mut self, inputs: &[RecordBatch]) -> std::result::Result<RecordBatch, ExprError> {
         let cells: Cells = Arc::new(Mutex::new(inputs.iter().cloned().enumerate().collect()));
-        self.runtime.block_on(self.run(cells)).map_err(|error| expr_error(&error))
+        let runtime = match self.runtime.take() {
+            Some(runtime) => runtime,
+            None => tokio::runtime::Builder::new_current_thread().build().map_err(|error| ExprError(error.to_string()))?,
+        };
+        let answer = runtime.block_on(self.run(cells)).map_err(|error| expr_error(&error));
+        self.runtime = Some(runtime);
+        answer
     }
 }
 
 /// Plans the subplan over empty inputs, so that what DataFusion can't execute is known when a
 /// project is checked and not when its first row comes.
-pub fn try_subplan(subplan: &mut PlannedSubplan, inputs: &[SchemaRef]) -> Result<()> {
+pub fn try_subplan(subplan: &PlannedSubplan, inputs: &[SchemaRef]) -> Result<()> {
     let cells: Cells = Arc::new(Mutex::new(inputs.iter().map(|schema| RecordBatch::new_empty(Arc::clone(schema))).enumerate().collect()));
     let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(InputPlanner(cells))]);
-    subplan.runtime.block_on(planner.create_physical_plan(&subplan.plan, &subplan.state)).map(|_| ())
+    // Planning is async in name only: nothing in it waits.
+    futures::executor::block_on(planner.create_physical_plan(&subplan.plan, &subplan.state)).map(|_| ())
 }

@@ -14,7 +14,9 @@ use datafusion::common::{DFSchema, JoinType, NullEquality, Result, internal_err}
 use datafusion::error::DataFusionError;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::expr::{AggregateFunction, Sort as SortExpr};
-use datafusion::logical_expr::{Aggregate, Expr, FetchType, Filter as FilterPlan, Join as JoinPlan, Limit, LogicalPlan, Projection, SkipType, Sort, Union as UnionPlan};
+use datafusion::logical_expr::{
+    Aggregate, Expr, FetchType, Filter as FilterPlan, Join as JoinPlan, Limit, LogicalPlan, Projection, SkipType, Sort, Union as UnionPlan,
+};
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 use pipeline::arrangement::NullKeys;
 use pipeline::operator::{AggregateCall, AggregateKind, Filter, GroupBy, Join, JoinKind, Project, Top, Union, Whole};
@@ -100,7 +102,10 @@ impl Lowering {
         let mut seen = BTreeSet::new();
         for field in lowered.schema.fields() {
             if !seen.insert(field.name()) {
-                return Err(DataFusionError::Plan(format!("projection `{name}` has two columns named `{}`: rename one with AS", field.name())));
+                return Err(DataFusionError::Plan(format!(
+                    "projection `{name}` has two columns named `{}`: rename one with AS",
+                    field.name()
+                )));
             }
         }
         Ok(lowered)
@@ -166,7 +171,13 @@ impl Lowering {
             .collect();
         let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         let label = format!("columns {}", names.join(", "));
-        let node = self.program.add_operator(label, Cost::Delta, Arc::clone(&schema), vec![input.node], Box::new(Project::new(Arc::clone(&schema), exprs)));
+        let node = self.program.add_operator(
+            label,
+            Cost::Delta,
+            Arc::clone(&schema),
+            vec![input.node],
+            Box::new(Project::new(Arc::clone(&schema), exprs)),
+        );
         Ok(input.moved(node, schema, |column| columns.iter().position(|picked| *picked == column)))
     }
 
@@ -189,7 +200,13 @@ impl Lowering {
         let columns: Vec<Option<usize>> = exprs.iter().map(|expr| expr.as_column()).collect();
         let shown: Vec<String> = projection.expr.iter().map(ToString::to_string).collect();
         let label = format!("project {}", shown.join(", "));
-        let node = self.program.add_operator(label, Cost::Delta, Arc::clone(&schema), vec![input.node], Box::new(Project::new(Arc::clone(&schema), exprs)));
+        let node = self.program.add_operator(
+            label,
+            Cost::Delta,
+            Arc::clone(&schema),
+            vec![input.node],
+            Box::new(Project::new(Arc::clone(&schema), exprs)),
+        );
         Ok(input.moved(node, schema, |column| columns.iter().position(|picked| *picked == Some(column))))
     }
 
@@ -201,7 +218,13 @@ impl Lowering {
             let same = lowered.schema.fields().iter().zip(schema.fields()).all(|(a, b)| a.data_type() == b.data_type());
             inputs.push(if same { lowered.node } else { self.cast_to(&lowered, &schema)?.node });
         }
-        let node = self.program.add_operator("union all".to_owned(), Cost::Delta, Arc::clone(&schema), inputs, Box::new(Union::new(Arc::clone(&schema))));
+        let node = self.program.add_operator(
+            "union all".to_owned(),
+            Cost::Delta,
+            Arc::clone(&schema),
+            inputs,
+            Box::new(Union::new(Arc::clone(&schema))),
+        );
         Ok(Lowered::new(node, schema, None))
     }
 
@@ -219,7 +242,13 @@ impl Lowering {
                 Ok(boxed(cast, to.data_type().clone()))
             })
             .collect::<Result<_>>()?;
-        let node = self.program.add_operator("cast".to_owned(), Cost::Delta, Arc::clone(schema), vec![input.node], Box::new(Project::new(Arc::clone(schema), exprs)));
+        let node = self.program.add_operator(
+            "cast".to_owned(),
+            Cost::Delta,
+            Arc::clone(schema),
+            vec![input.node],
+            Box::new(Project::new(Arc::clone(schema), exprs)),
+        );
         Ok(Lowered::new(node, Arc::clone(schema), None))
     }
 
@@ -253,7 +282,13 @@ impl Lowering {
         let schema = Arc::new(Schema::new(fields));
         let shown: Vec<String> = exprs.iter().map(ToString::to_string).collect();
         let label = format!("compute {}", shown.join(", "));
-        let node = self.program.add_operator(label, Cost::Delta, Arc::clone(&schema), vec![input.node], Box::new(Project::new(Arc::clone(&schema), all)));
+        let node = self.program.add_operator(
+            label,
+            Cost::Delta,
+            Arc::clone(&schema),
+            vec![input.node],
+            Box::new(Project::new(Arc::clone(&schema), all)),
+        );
         Ok((input.moved(node, schema, Some), columns))
     }
 
@@ -281,7 +316,11 @@ impl Lowering {
         let (input, columns) = self.columns_for(&input, &needed, input_schema)?;
         let calls: Vec<AggregateCall> = calls
             .into_iter()
-            .map(|(kind, arguments, filter)| AggregateCall { kind, arguments: columns[arguments].to_vec(), filter: filter.map(|filter| columns[filter]) })
+            .map(|(kind, arguments, filter)| AggregateCall {
+                kind,
+                arguments: columns[arguments].to_vec(),
+                filter: filter.map(|filter| columns[filter]),
+            })
             .collect();
         let cost = if GroupBy::is_incremental(&calls) { Cost::Delta } else { Cost::Group };
         let show = |exprs: &[Expr]| exprs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -302,14 +341,18 @@ impl Lowering {
             return Ok(None);
         }
         let filter = params.filter.as_ref().map(|filter| filter.as_ref().clone());
-        let argument_types = params.args.iter().map(|arg| datafusion::logical_expr::ExprSchemable::get_type(arg, schema)).collect::<Result<Vec<_>>>()?;
+        let argument_types =
+            params.args.iter().map(|arg| datafusion::logical_expr::ExprSchemable::get_type(arg, schema)).collect::<Result<Vec<_>>>()?;
         let built_in = match (func.name(), &argument_types[..]) {
             _ if params.distinct => None,
             ("count", []) => Some((AggregateKind::Count, Vec::new())),
-            ("count", [_]) => Some((AggregateKind::Count, match &params.args[0] {
-                Expr::Literal(value, _) if !value.is_null() => Vec::new(),
-                argument => vec![argument.clone()],
-            })),
+            ("count", [_]) => Some((
+                AggregateKind::Count,
+                match &params.args[0] {
+                    Expr::Literal(value, _) if !value.is_null() => Vec::new(),
+                    argument => vec![argument.clone()],
+                },
+            )),
             ("sum", [argument]) if is_summable(argument, data_type) => Some((AggregateKind::Sum, params.args.clone())),
             ("avg", [argument]) if is_averageable(argument, data_type) => Some((AggregateKind::Avg, params.args.clone())),
             ("min", [argument]) if argument == data_type => Some((AggregateKind::Min, params.args.clone())),
@@ -323,7 +366,8 @@ impl Lowering {
             return Ok(None);
         }
         let arrow = plain_arrow(schema);
-        let function = LoweredAggregateBuilder::new(expr, schema, &arrow, self.state.execution_props(), &Default::default()).build()?.aggregate;
+        let function =
+            LoweredAggregateBuilder::new(expr, schema, &arrow, self.state.execution_props(), &Default::default()).build()?.aggregate;
         let kind = AggregateKind::Other(Box::new(PlannedAggregate::new(function, data_type.clone())));
         Ok(Some(Call { kind, arguments: params.args, filter }))
     }
@@ -361,7 +405,11 @@ impl Lowering {
         let label = if on.is_empty() { name } else { format!("{name} on {}", on.join(" and ")) };
         // A right join is a left join seen from the other side; its columns are put back below.
         let is_swapped = matches!(join.join_type, JoinType::Right | JoinType::RightSemi | JoinType::RightAnti);
-        let (first, second) = if is_swapped { ((right_id, right_node, &right), (left_id, left_node, &left)) } else { ((left_id, left_node, &left), (right_id, right_node, &right)) };
+        let (first, second) = if is_swapped {
+            ((right_id, right_node, &right), (left_id, left_node, &left))
+        } else {
+            ((left_id, left_node, &left), (right_id, right_node, &right))
+        };
         let fields = match kind {
             JoinKind::Semi | JoinKind::Anti => first.2.schema.fields().to_vec(),
             _ => [first.2.schema.fields().to_vec(), second.2.schema.fields().to_vec()].concat(),
@@ -397,7 +445,9 @@ impl Lowering {
     }
 
     fn limit(&mut self, limit: &Limit) -> Result<Option<Lowered>> {
-        let (SkipType::Literal(skip), FetchType::Literal(fetch)) = (limit.get_skip_type()?, limit.get_fetch_type()?) else { return Ok(None) };
+        let (SkipType::Literal(skip), FetchType::Literal(fetch)) = (limit.get_skip_type()?, limit.get_fetch_type()?) else {
+            return Ok(None);
+        };
         self.top_of(&limit.input, skip, fetch).map(Some)
     }
 
@@ -411,7 +461,13 @@ impl Lowering {
                 let schema = plain(&projection.schema);
                 let exprs = projection.expr.iter().map(|expr| self.expr(expr, projection.input.schema())).collect::<Result<Vec<_>>>()?;
                 let columns: Vec<Option<usize>> = exprs.iter().map(|expr| expr.as_column()).collect();
-                let node = self.program.add_operator("project".to_owned(), Cost::Delta, Arc::clone(&schema), vec![top.node], Box::new(Project::new(Arc::clone(&schema), exprs)));
+                let node = self.program.add_operator(
+                    "project".to_owned(),
+                    Cost::Delta,
+                    Arc::clone(&schema),
+                    vec![top.node],
+                    Box::new(Project::new(Arc::clone(&schema), exprs)),
+                );
                 Ok(top.moved(node, schema, |column| columns.iter().position(|picked| *picked == Some(column))))
             }
             LogicalPlan::SubqueryAlias(alias) => self.top_of(&alias.input, skip, fetch),
@@ -481,11 +537,18 @@ impl Lowering {
         self.add_whole(label, subplan, &inputs, plan.schema(), None)
     }
 
-    fn add_whole(&mut self, label: String, subplan: LogicalPlan, inputs: &[Lowered], schema: &DFSchema, key: Option<Vec<usize>>) -> Result<Lowered> {
+    fn add_whole(
+        &mut self,
+        label: String,
+        subplan: LogicalPlan,
+        inputs: &[Lowered],
+        schema: &DFSchema,
+        key: Option<Vec<usize>>,
+    ) -> Result<Lowered> {
         let schema = plain(schema);
-        let mut planned = PlannedSubplan::new(subplan, Arc::clone(&schema), self.state.clone())?;
+        let planned = PlannedSubplan::new(subplan, Arc::clone(&schema), self.state.clone());
         let input_schemas: Vec<SchemaRef> = inputs.iter().map(|input| Arc::clone(&input.schema)).collect();
-        try_subplan(&mut planned, &input_schemas)?;
+        try_subplan(&planned, &input_schemas)?;
         let operator = Whole::new(&input_schemas, Arc::clone(&schema), Box::new(planned))?;
         let nodes = inputs.iter().map(|input| input.node).collect();
         let node = self.program.add_operator(label, Cost::Whole, Arc::clone(&schema), nodes, Box::new(operator));
@@ -523,7 +586,13 @@ fn join_key(
     let is_unique = |side: &Lowered, on: &[usize]| side.key.as_ref().is_some_and(|key| key.iter().all(|column| on.contains(column)));
     let from_right = |key: &Vec<usize>| key.iter().map(|column| column + left_width).collect::<Vec<_>>();
     match kind {
-        JoinKind::Semi | JoinKind::Anti => if is_swapped { right.key.clone() } else { left.key.clone() },
+        JoinKind::Semi | JoinKind::Anti => {
+            if is_swapped {
+                right.key.clone()
+            } else {
+                left.key.clone()
+            }
+        }
         JoinKind::Full => Some([left.key.clone()?, from_right(right.key.as_ref()?)].concat()),
         // Each row of one side meets at most one of the other: its own key is enough, as long as
         // it is there in every row of the output.
@@ -579,7 +648,10 @@ fn has_subquery(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;
     plan.apply_expressions(|expr| {
         expr.apply(|expr| {
-            found |= matches!(expr, Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_) | Expr::OuterReferenceColumn(..));
+            found |= matches!(
+                expr,
+                Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_) | Expr::OuterReferenceColumn(..)
+            );
             Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
         })
     })?;

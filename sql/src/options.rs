@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use datafusion::sql::sqlparser::ast::{Expr, SqlOption, Spanned, UnaryOperator, Value};
+use datafusion::sql::sqlparser::ast::{Expr, Spanned, SqlOption, UnaryOperator, Value};
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, SourceFile, most_like};
 

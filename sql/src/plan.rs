@@ -10,6 +10,7 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, SchemaError};
 use datafusion::datasource::ViewTable;
 use datafusion::error::DataFusionError;
+use datafusion::logical_expr::expr::SetQuantifier;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Volatility};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as DfStatement;
@@ -130,7 +131,8 @@ pub fn plan(project: &Project, shapes: &BTreeMap<String, TableShape>, wrong: &mu
 pub fn declared_shape(project: &Project, name: &str) -> std::result::Result<TableShape, Vec<Diagnostic>> {
     let Some(table) = project.tables.get(name) else { return Err(Vec::new()) };
     if table.columns.is_empty() {
-        let mistake = Diagnostic::at(table.place.clone(), format!("the columns of `{name}` are not declared, and reading them needs its database"));
+        let mistake =
+            Diagnostic::at(table.place.clone(), format!("the columns of `{name}` are not declared, and reading them needs its database"));
         return Err(vec![mistake.help(format!("leave out --offline, or write CREATE TABLE {name} (id BIGINT PRIMARY KEY, …)"))]);
     }
     let mut mistakes = Vec::new();
@@ -166,7 +168,9 @@ pub fn declared_type(column: &DeclaredColumn) -> std::result::Result<DataType, D
     };
     let sql = format!("SELECT CAST(NULL AS {other})");
     let state = session().state();
-    let plan = state.sql_to_statement(&sql, &datafusion::config::Dialect::Generic).and_then(|statement| block_on(state.statement_to_plan(statement)));
+    let plan = state
+        .sql_to_statement(&sql, &datafusion::config::Dialect::Generic)
+        .and_then(|statement| block_on(state.statement_to_plan(statement)));
     match plan {
         Ok(plan) => Ok(plan.schema().field(0).data_type().clone()),
         Err(_) => Err(Diagnostic::at(column.place.clone(), format!("column `{}` has the unknown type {other}", column.name))
@@ -230,7 +234,7 @@ impl Planned<'_> {
         let plan = block_on(state.statement_to_plan(DfStatement::Statement(Box::new(statement))))
             .and_then(|plan| renamed(plan, &declaration.columns))
             .and_then(|plan| {
-                if let Some(reason) = not_a_function_of_tables(&plan)? {
+                if let Some(reason) = cannot_be_kept(&plan)? {
                     return Err(DataFusionError::Plan(reason));
                 }
                 // Optimised here to find mistakes of types at their place; lowering wants it anyway.
@@ -264,7 +268,8 @@ fn renamed(plan: LogicalPlan, names: &[String]) -> Result<LogicalPlan> {
 /// Tables and views that a query reads, in the order of appearance; names of its own WITH are
 /// left out.
 fn relations(query: &Query) -> Vec<(String, Span)> {
-    let own: BTreeSet<String> = query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| cte.alias.name.value.to_lowercase()).collect();
+    let own: BTreeSet<String> =
+        query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| cte.alias.name.value.to_lowercase()).collect();
     let mut found = Vec::new();
     let _ = visit_relations(query, |name: &ObjectName| {
         let parts: Vec<String> = name
@@ -285,12 +290,19 @@ fn relations(query: &Query) -> Vec<(String, Span)> {
     found
 }
 
-/// Why the answer would not be a function of the tables, if it would not.
-fn not_a_function_of_tables(plan: &LogicalPlan) -> Result<Option<String>> {
+/// Why a query can't be kept, if it can't: its answer would not be a function of the tables, or
+/// DataFusion is known to get it wrong.
+fn cannot_be_kept(plan: &LogicalPlan) -> Result<Option<String>> {
     let mut reason = None;
     plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
+                if let Expr::SetComparison(comparison) = expr
+                    && comparison.quantifier == SetQuantifier::All
+                {
+                    // Seen on 55.2: `n >= ALL (SELECT n FROM t)` is true for every row.
+                    reason = Some("DataFusion 55 answers comparisons with ALL (SELECT …) wrongly".to_owned());
+                }
                 if let Expr::ScalarFunction(function) = expr {
                     let name = function.func.name();
                     match function.func.signature().volatility {
@@ -336,7 +348,9 @@ fn planning_error(error: &DataFusionError, declaration: &QueryDeclaration, other
         Some(diagnostic) => diagnostic.message.clone(),
         None => root.strip_backtrace(),
     };
-    for prefix in ["Error during planning: ", "This feature is not implemented: ", "Schema error: ", "Optimizer rule ", "type_coercion\ncaused by\n"] {
+    for prefix in
+        ["Error during planning: ", "This feature is not implemented: ", "Schema error: ", "Optimizer rule ", "type_coercion\ncaused by\n"]
+    {
         text = text.trim_start_matches(prefix).to_owned();
     }
     let text = if text.is_empty() { otherwise.to_owned() } else { lower_first(text.trim()) };
@@ -344,6 +358,9 @@ fn planning_error(error: &DataFusionError, declaration: &QueryDeclaration, other
     let helps = diagnostic.map(|diagnostic| diagnostic.helps.iter().map(|help| lower_first(&help.message)).collect::<Vec<_>>().join("; "));
     if mistake.message.contains("not a function of the tables") {
         return mistake.help("compute it where the rows are written, and keep it in a column");
+    }
+    if mistake.message.contains("with ALL (SELECT") {
+        return mistake.help("write NOT EXISTS (SELECT … WHERE NOT …), or compare with a max or min");
     }
     match helps.filter(|help| !help.is_empty()) {
         Some(help) => mistake.help(help),
@@ -388,7 +405,9 @@ fn declared_key(names: &[String], place: &Place, schema: &Schema) -> std::result
                     Some(like) => format!("did you mean `{like}`?"),
                     None => format!("the projection has {}", known.join(", ")),
                 };
-                return Err(Diagnostic::at(place.clone(), format!("the key names `{name}`, which is no column of the projection")).help(help));
+                return Err(
+                    Diagnostic::at(place.clone(), format!("the key names `{name}`, which is no column of the projection")).help(help)
+                );
             }
         }
     }

@@ -150,9 +150,8 @@ impl Project {
         match statement {
             Statement::CreateTable(table) => self.add_table(table, place, environment, wrong),
             Statement::CreateView(view) => self.add_query(view, place, environment, wrong),
-            Statement::Query(_) => wrong.push(
-                Diagnostic::at(place, "a SELECT by itself keeps nothing").help("write CREATE MATERIALIZED VIEW name AS SELECT …"),
-            ),
+            Statement::Query(_) => wrong
+                .push(Diagnostic::at(place, "a SELECT by itself keeps nothing").help("write CREATE MATERIALIZED VIEW name AS SELECT …")),
             Statement::CreatePolicy(_) => wrong.push(
                 Diagnostic::at(place, "policies are not enforced by this version, so CREATE POLICY is refused")
                     .help("keep the server on loopback, or behind a proxy that decides who sees what"),
@@ -222,7 +221,8 @@ impl Project {
         };
         if connector != "postgres" {
             wrong.push(
-                Diagnostic::at(connector_place, format!("there is no connector `{connector}`")).help("this version has connector = 'postgres'"),
+                Diagnostic::at(connector_place, format!("there is no connector `{connector}`"))
+                    .help("this version has connector = 'postgres'"),
             );
             return;
         }
@@ -310,12 +310,13 @@ fn sql_files(root: &Path, under: &Path, exclude: &[String], found: &mut Vec<Path
         Ok(entries) => entries,
         Err(error) => {
             let shown = root.join(under);
-            wrong.push(Diagnostic::of_project(format!("can't read the folder {}: {error}", shown.display())).help("give the folder of a project"));
+            wrong.push(
+                Diagnostic::of_project(format!("can't read the folder {}: {error}", shown.display())).help("give the folder of a project"),
+            );
             return;
         }
     };
-    let mut paths: Vec<(PathBuf, bool)> =
-        entries.flatten().map(|entry| (under.join(entry.file_name()), entry.path().is_dir())).collect();
+    let mut paths: Vec<(PathBuf, bool)> = entries.flatten().map(|entry| (under.join(entry.file_name()), entry.path().is_dir())).collect();
     paths.sort();
     for (path, is_folder) in paths {
         let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));

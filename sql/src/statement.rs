@@ -53,14 +53,15 @@ pub fn parse(file: &Arc<SourceFile>, wrong: &mut Diagnostics) -> Vec<ParsedState
 fn parse_error(error: &ParserError, file: &Arc<SourceFile>, tokens: &[TokenWithSpan], place: Place) -> Diagnostic {
     let message = match error {
         ParserError::TokenizerError(message) | ParserError::ParserError(message) => message.clone(),
-        ParserError::RecursionLimitExceeded => return Diagnostic::at(place, "the statement is nested too deeply").help("name parts of it in WITH or CREATE VIEW"),
+        ParserError::RecursionLimitExceeded => {
+            return Diagnostic::at(place, "the statement is nested too deeply").help("name parts of it in WITH or CREATE VIEW");
+        }
     };
     let Some((text, location)) = message.rsplit_once(" at Line: ") else {
         // The statement ended too early: point behind its last token.
         let end = tokens.iter().rfind(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF)).map(|token| token.span.end);
         let place = end.map_or(place, |end| Place::new(file, Span::new(end, end)));
-        return Diagnostic::at(place, lower_first(message.trim_end_matches(", found: EOF")))
-            .help("the statement ends too early");
+        return Diagnostic::at(place, lower_first(message.trim_end_matches(", found: EOF"))).help("the statement ends too early");
     };
     let numbers: Vec<u64> = location.split(", Column: ").filter_map(|number| number.parse().ok()).collect();
     let at = match numbers[..] {

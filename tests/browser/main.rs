@@ -44,8 +44,16 @@ impl Browser {
         let status = || async { browser.try_call("GET", "/status", None).await.is_some_and(|answer| answer["value"]["ready"] == true) };
         eventually(status, |ready| *ready).await;
         let arguments = [
-            "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-            "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--window-size=1200,800",
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--disable-dev-shm-usage",
+            "--window-size=1200,800",
             &format!("--user-data-dir={}", browser._profile.path().display()),
         ];
         let capabilities = json!({ "capabilities": { "alwaysMatch": {
@@ -61,7 +69,11 @@ impl Browser {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.ok()?;
         tokio::spawn(connection);
         let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
-        let request = Request::builder().method(method).uri(path).header("host", format!("127.0.0.1:{}", self.port)).header("content-type", "application/json");
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", format!("127.0.0.1:{}", self.port))
+            .header("content-type", "application/json");
         let response = sender.send_request(request.body(Full::new(body)).ok()?).await.ok()?;
         let body = response.into_body().collect().await.ok()?.to_bytes();
         serde_json::from_slice(&body).ok()
@@ -103,7 +115,9 @@ async fn the_page_is_live() {
     assert_eq!(table.as_array().expect("rows").iter().map(|row| row[0].clone()).collect::<Vec<_>>(), ["east", "north", "south", "west"]);
 
     // A change in Postgres is a change on the page: the row comes, and its cells flash.
-    postgres.psql_in("storefront", "UPDATE customers SET region = 'moon' WHERE id IN (SELECT customer_id FROM orders ORDER BY id LIMIT 1)").expect("a change");
+    postgres
+        .psql_in("storefront", "UPDATE customers SET region = 'moon' WHERE id IN (SELECT customer_id FROM orders ORDER BY id LIMIT 1)")
+        .expect("a change");
     let table = eventually(|| browser.run(TABLE), |table| table.as_array().is_some_and(|table| table.len() == 5)).await;
     assert_eq!(table[1][0], "moon");
     let flashing = browser.run("return document.querySelectorAll('#rows td.changed').length").await;
@@ -115,13 +129,19 @@ async fn the_page_is_live() {
 
     // The chart and its figures move, and another projection can be chosen.
     postgres.psql_in("storefront", "CALL generate(seed => 0.5, changes_per_second => 20, changes => 60)").expect("a load");
-    eventually(|| browser.run("return document.getElementById('latency').textContent"), |text| text.as_str().is_some_and(|text| text.ends_with(" ms"))).await;
+    eventually(
+        || browser.run("return document.getElementById('latency').textContent"),
+        |text| text.as_str().is_some_and(|text| text.ends_with(" ms")),
+    )
+    .await;
     browser.screenshot("revenue.png").await;
     browser.run("[...document.querySelectorAll('#projections button')].find(it => it.textContent === 'top_products').click()").await;
     let table = eventually(|| browser.run(TABLE), |table| table.as_array().is_some_and(|table| table.len() == 10)).await;
-    let revenue: Vec<f64> = table.as_array().expect("rows").iter().map(|row| row[4].as_str().expect("a cell").parse().expect("a number")).collect();
+    let revenue: Vec<f64> =
+        table.as_array().expect("rows").iter().map(|row| row[4].as_str().expect("a cell").parse().expect("a number")).collect();
     assert!(revenue.is_sorted_by(|a, b| a >= b), "sorted as the projection says: {revenue:?}");
-    let drawn = "const c = document.getElementById('chart'); return c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(v => v > 0)";
+    let drawn =
+        "const c = document.getElementById('chart'); return c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(v => v > 0)";
     assert_eq!(browser.run(drawn).await, true);
     browser.screenshot("top.png").await;
     let log = browser.call("POST", "/se/log", Some(json!({ "type": "browser" }))).await;

@@ -49,7 +49,11 @@ async fn an_update_in_the_composed_postgres_reaches_a_client() {
     drop(composed);
     let left = || async {
         let ids = |what: &[&str]| {
-            let output = Command::new("docker").args(what).args(["--filter", "label=com.docker.compose.project=deltafront-test", "-q"]).output().expect("docker");
+            let output = Command::new("docker")
+                .args(what)
+                .args(["--filter", "label=com.docker.compose.project=deltafront-test", "-q"])
+                .output()
+                .expect("docker");
             String::from_utf8_lossy(&output.stdout).trim().to_owned()
         };
         [ids(&["ps", "-a"]), ids(&["network", "ls"]), ids(&["volume", "ls"])].concat()

@@ -79,7 +79,8 @@ async fn tables_without_a_key_truncated_and_partitioned() {
         subscriber.subscribe(projection).await;
     }
     assert_eq!(subscriber.rows("bags"), [json!([1, "x"]), json!([1, "x"]), json!([null, null])]);
-    let done = |n: i64| move |held: &std::collections::BTreeMap<String, tests::client::Held>| held["bags"].rows().contains(&json!([n, "done"]));
+    let done =
+        |n: i64| move |held: &std::collections::BTreeMap<String, tests::client::Held>| held["bags"].rows().contains(&json!([n, "done"]));
     client
         .batch_execute(
             "DELETE FROM bag WHERE ctid = (SELECT min(ctid) FROM bag WHERE a = 1);
@@ -95,7 +96,9 @@ async fn tables_without_a_key_truncated_and_partitioned() {
     assert_eq!(subscriber.rows("codes"), [json!(["q", 9]), json!(["r", 1])]);
     assert_eq!(subscriber.rows("all_parts"), [json!([1, "s"]), json!([2, "s"])]);
     client
-        .batch_execute("BEGIN; TRUNCATE bag, by_code, parts; INSERT INTO by_code VALUES ('q', 9); INSERT INTO bag VALUES (101, 'done'); COMMIT")
+        .batch_execute(
+            "BEGIN; TRUNCATE bag, by_code, parts; INSERT INTO by_code VALUES ('q', 9); INSERT INTO bag VALUES (101, 'done'); COMMIT",
+        )
         .await
         .expect("a truncation");
     subscriber.until(done(101)).await;

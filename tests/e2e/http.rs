@@ -37,12 +37,18 @@ async fn catalog_rows_health_and_metrics() {
     assert!(rows["position"]["shop"].is_string() && rows["commit_time"].is_string());
 
     let (status, body) = get("/v1/projections/nope").await;
-    assert_eq!((status.as_u16(), body.as_str()), (404, r#"{"op":"error","code":"unknown_projection","message":"there is no projection `nope`"}"#));
+    assert_eq!(
+        (status.as_u16(), body.as_str()),
+        (404, r#"{"op":"error","code":"unknown_projection","message":"there is no projection `nope`"}"#)
+    );
     let (status, body) = get("/elsewhere").await;
     assert_eq!((status.as_u16(), body.contains("not_found")), (404, true));
     assert_eq!(get("/healthz").await, (hyper::StatusCode::OK, "ok\n".to_owned()));
     let (status, body) = get("/readyz").await;
-    assert_eq!((status.as_u16(), serde_json::from_str::<Value>(&body).expect("JSON")), (200, json!({ "ready": true, "sources": { "shop": "streaming" } })));
+    assert_eq!(
+        (status.as_u16(), serde_json::from_str::<Value>(&body).expect("JSON")),
+        (200, json!({ "ready": true, "sources": { "shop": "streaming" } }))
+    );
 
     let mut subscriber = server.subscriber().await;
     subscriber.subscribe("prices").await;

@@ -2,9 +2,9 @@
 
 mod answers; // what a client accumulates is what Postgres answers
 mod atomic; // transactions are atomic to the eye
-mod types; // every type, from snapshot and from stream, to JSON
 mod changes; // keys, large values, truncation, whole-row identity
-mod recover; // lost connections
+mod http;
 mod mistakes; // databases that can't be read, and data that can't be served
+mod recover; // lost connections
 mod socket; // what clients should not send
-mod http; // REST, health, metrics
+mod types; // every type, from snapshot and from stream, to JSON // REST, health, metrics

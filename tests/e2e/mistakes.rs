@@ -126,7 +126,10 @@ async fn rows_that_fail_are_withheld_and_heal() {
     let catalog = |body: &str| serde_json::from_str::<serde_json::Value>(body).expect("JSON")["projections"][1].clone();
     let (_, body) = http::get(&server.address(), "/v1/projections").await;
     assert_eq!((&catalog(&body)["withheld_rows"], &catalog(&body)["withheld_reason"]), (&json!(1), &json!("Divide by zero error")));
-    client.batch_execute("UPDATE t SET n = 0 WHERE id = 1; UPDATE t SET n = 1 WHERE id = 2; INSERT INTO t VALUES (4, 10)").await.expect("changes");
+    client
+        .batch_execute("UPDATE t SET n = 0 WHERE id = 1; UPDATE t SET n = 1 WHERE id = 2; INSERT INTO t VALUES (4, 10)")
+        .await
+        .expect("changes");
     subscriber.until(|held| held["number"].rows() == [json!([4])]).await;
     assert_eq!(subscriber.rows("parts"), [json!([2, 10]), json!([3, 5]), json!([4, 1])]);
     client.batch_execute("DELETE FROM t WHERE id = 1").await.expect("a change");
@@ -172,7 +175,11 @@ async fn a_value_that_does_not_fit_is_named() {
     );
     let server = Server::start(&project).await;
     client.batch_execute("INSERT INTO t VALUES (2, 'NaN')").await.expect("a row");
-    server.source_says("stopped: column n of public.t holds NaN, which is no Decimal128(38, 18); declare the column in CREATE TABLE as `n TEXT`").await;
+    server
+        .source_says(
+            "stopped: column n of public.t holds NaN, which is no Decimal128(38, 18); declare the column in CREATE TABLE as `n TEXT`",
+        )
+        .await;
     let (status, body) = http::get(&server.address(), "/v1/projections/v").await;
     assert!(status == 200 && body.contains(r#""rows":[[1,"1.500000000000000000"]]"#), "{body}");
     server.stop().await;

@@ -26,7 +26,10 @@ async fn after_a_crash_only_the_difference_flows() {
 
     postgres.crash_and_restart().expect("a restart");
     postgres
-        .psql_in("shop", "UPDATE things SET name = 'changed' WHERE id = 7; DELETE FROM things WHERE id > 998; INSERT INTO things VALUES (5000, 'new')")
+        .psql_in(
+            "shop",
+            "UPDATE things SET name = 'changed' WHERE id = 7; DELETE FROM things WHERE id > 998; INSERT INTO things VALUES (5000, 'new')",
+        )
         .expect("changes while nobody reads");
     // The changes may fall before or after the server is back: gather until all have come.
     let mut touched: Vec<Value> = Vec::new();

@@ -152,10 +152,21 @@ async fn foreign_pages_are_refused_and_heartbeats_come() {
     let options = ServeOptions { heartbeat: Duration::from_millis(200), ..ServeOptions::default() };
     let server = Server::start_with(&project, options).await;
     let address = server.address();
-    let upgrade = [("connection", "upgrade"), ("upgrade", "websocket"), ("sec-websocket-version", "13"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")];
+    let upgrade = [
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
     let with = |more: &[(&'static str, &'static str)]| [&upgrade[..], more].concat();
     let (status, body) = http::get_with(&address, "/v1/socket", &with(&[("origin", "http://evil.example")])).await;
-    assert_eq!((status.as_u16(), body.as_str()), (403, r#"{"op":"error","code":"forbidden","message":"origin http://evil.example may not connect; add it to allowed_origins in deltafront.toml"}"#));
+    assert_eq!(
+        (status.as_u16(), body.as_str()),
+        (
+            403,
+            r#"{"op":"error","code":"forbidden","message":"origin http://evil.example may not connect; add it to allowed_origins in deltafront.toml"}"#
+        )
+    );
     let (status, _) = http::get_with(&address, "/v1/projections/v", &[("origin", "http://evil.example")]).await;
     assert_eq!(status, 403);
     let (status, body) = http::get_with(&address, "/v1/projections", &[("host", "evil.example")]).await;

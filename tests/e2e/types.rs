@@ -81,7 +81,10 @@ async fn copied_and_streamed_rows_are_the_same_and_exact() {
     let mut subscriber = server.subscriber().await;
     subscriber.subscribe("everything").await;
     client
-        .batch_execute(&format!("INSERT INTO every VALUES (3, {}); INSERT INTO every (id) VALUES (4); UPDATE every SET id = 5 WHERE id = 1", values.join(", ")))
+        .batch_execute(&format!(
+            "INSERT INTO every VALUES (3, {}); INSERT INTO every (id) VALUES (4); UPDATE every SET id = 5 WHERE id = 1",
+            values.join(", ")
+        ))
         .await
         .expect("the same by the stream");
     subscriber.until(|held| held["everything"].rows().iter().any(|row| row[0] == 5)).await;

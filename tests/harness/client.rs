@@ -74,13 +74,7 @@ impl Subscriber {
     /// When that fails.
     pub async fn connect(address: &str) -> Subscriber {
         let url = format!("ws://{address}/v1/socket");
-        let (socket, _) = ClientBuilder::new()
-            .uri(&url)
-            .expect("a url")
-            .limits(Limits::unlimited())
-            .connect()
-            .await
-            .expect("a connection");
+        let (socket, _) = ClientBuilder::new().uri(&url).expect("a url").limits(Limits::unlimited()).connect().await.expect("a connection");
         let mut subscriber = Subscriber { socket, held: BTreeMap::new(), epoch: 0, position: Value::Null, resyncs: 0 };
         let welcome = subscriber.message().await;
         assert_eq!((welcome["op"].as_str(), welcome["protocol"].as_u64()), (Some("welcome"), Some(1)));
@@ -120,7 +114,8 @@ impl Subscriber {
     /// # Panics
     /// When none comes, or the connection is closed.
     pub async fn message(&mut self) -> Value {
-        let message = timeout(PATIENCE, self.socket.next()).await.expect("a message in time").expect("the connection is open").expect("a frame");
+        let message =
+            timeout(PATIENCE, self.socket.next()).await.expect("a message in time").expect("the connection is open").expect("a frame");
         let text = message.as_text().unwrap_or_else(|| panic!("a text: {message:?}"));
         serde_json::from_str(text).expect("JSON")
     }
@@ -161,7 +156,9 @@ impl Subscriber {
                 if let Some(columns) = message["columns"].as_array() {
                     let names: Vec<String> = columns.iter().map(|column| column["name"].as_str().expect("a name").to_owned()).collect();
                     let key = message["key"].as_array().map(|key| {
-                        key.iter().map(|name| names.iter().position(|column| Some(column.as_str()) == name.as_str()).expect("a key column")).collect()
+                        key.iter()
+                            .map(|name| names.iter().position(|column| Some(column.as_str()) == name.as_str()).expect("a key column"))
+                            .collect()
                     });
                     *held = Held { columns: names, key, rows: BTreeMap::new(), is_whole: false };
                     self.resyncs += usize::from(message["resync"] == true);

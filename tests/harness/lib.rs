@@ -143,7 +143,8 @@ impl Server {
     /// When that takes too long.
     pub async fn source_says(&self, words: &str) {
         let mut health = self.running.health.clone();
-        let said = tokio::time::timeout(PATIENCE, health.wait_for(|health| health.sources.iter().any(|(_, state)| state.contains(words)))).await;
+        let said =
+            tokio::time::timeout(PATIENCE, health.wait_for(|health| health.sources.iter().any(|(_, state)| state.contains(words)))).await;
         assert!(said.is_ok(), "no source says `{words}`: {:?}", self.running.health.borrow().sources);
     }
 

@@ -45,7 +45,10 @@ pub fn simulate(seed: u64, transactions: u64) {
         single.apply(&[changes.clone()]);
         single.publish(&story("one epoch a transaction"));
         // Cut anywhere, even inside a transaction, and published every so often.
-        let cut = changes.iter().flat_map(|(table, changes)| split(&mut rng, changes).into_iter().map(|part| vec![(*table, part)])).collect::<Vec<_>>();
+        let cut = changes
+            .iter()
+            .flat_map(|(table, changes)| split(&mut rng, changes).into_iter().map(|part| vec![(*table, part)]))
+            .collect::<Vec<_>>();
         merged.apply(&cut);
         let publishes = rng.u32(..4) == 0;
         if publishes {
@@ -53,7 +56,9 @@ pub fn simulate(seed: u64, transactions: u64) {
         }
         let context = batch_session(&model);
         for (i, query) in queries.iter().enumerate() {
-            let expected = runtime.block_on(batch_answer(&context, &query.sql)).unwrap_or_else(|error| panic!("{}: {error}\n{}", story("batch"), query.sql));
+            let expected = runtime
+                .block_on(batch_answer(&context, &query.sql))
+                .unwrap_or_else(|error| panic!("{}: {error}\n{}", story("batch"), query.sql));
             let explain = || single.program.explain(single.ids[i]);
             assert_eq!(single.rows[i], expected, "{}\n{}\n{}", story("live differs from batch"), query.sql, explain());
             if publishes {
@@ -137,7 +142,11 @@ impl Live {
                 let all = keys.len();
                 keys.sort();
                 keys.dedup();
-                assert!(keys.len() == all || key.is_empty(), "{story}: the derived key {key:?} is not unique\n{}", self.program.explain(id));
+                assert!(
+                    keys.len() == all || key.is_empty(),
+                    "{story}: the derived key {key:?} is not unique\n{}",
+                    self.program.explain(id)
+                );
             }
         }
     }

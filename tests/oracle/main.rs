@@ -11,8 +11,8 @@
 //!
 //! A failure prints its seed; `ORACLE_SEED=… cargo xtask test oracle` runs that one alone.
 
-mod generate;
 mod check;
+mod generate;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -54,9 +54,18 @@ fn steps(file: &Path) -> Vec<Step> {
         match record {
             Record::Statement { sql, expected: StatementExpect::Ok, .. } => steps.push(Step::Statement(sql)),
             Record::Query { sql, conditions, loc, expected: QueryExpect::Results { types, sort_mode, results, .. }, .. } => {
-                let skips = conditions.iter().filter_map(|condition| if let Condition::SkipIf { label } = condition { Some(label.clone()) } else { None });
+                let skips = conditions
+                    .iter()
+                    .filter_map(|condition| if let Condition::SkipIf { label } = condition { Some(label.clone()) } else { None });
                 let in_order = !matches!(sort_mode, Some(SortMode::RowSort));
-                steps.push(Step::Query(Query { sql, expected: results, columns: types.len(), in_order, skips: skips.collect(), line: loc.to_string() }));
+                steps.push(Step::Query(Query {
+                    sql,
+                    expected: results,
+                    columns: types.len(),
+                    in_order,
+                    skips: skips.collect(),
+                    line: loc.to_string(),
+                }));
             }
             Record::Comment(_) | Record::Newline | Record::Condition(_) => {}
             other => panic!("{}: {other:?} is not played here", file.display()),
@@ -124,7 +133,9 @@ async fn run(client: &Client, step: &Step) {
 }
 
 async fn tables(client: &Client) -> Vec<String> {
-    let rows = client.query("SELECT relname::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 1", &[]).await;
+    let rows = client
+        .query("SELECT relname::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 1", &[])
+        .await;
     rows.expect("an answer").iter().map(|row| row.get(0)).collect()
 }
 
@@ -139,7 +150,13 @@ fn check(query: &Query, way: &str, mut rows: Vec<Vec<String>>, file: &Path) {
         expected.sort();
     }
     assert_eq!(rows, expected, "{} at {}: {way}\n{}", file.display(), query.line, query.sql);
-    assert!(rows.iter().all(|row| row.len() == query.columns), "{} at {}: {} columns are announced", file.display(), query.line, query.columns);
+    assert!(
+        rows.iter().all(|row| row.len() == query.columns),
+        "{} at {}: {} columns are announced",
+        file.display(),
+        query.line,
+        query.columns
+    );
 }
 
 /// One form for the values of all three: no spaces, `NULL`, whole floats without `.0`.
@@ -178,8 +195,10 @@ fn live(server: &Server, name: &str) -> Vec<Vec<String>> {
 /// DataFusion's own answer over the tables as they are in Postgres.
 async fn batch(postgres: &PrivatePostgres, tables: &[String], sql: &str) -> Vec<Vec<String>> {
     let target = Target::parse(&postgres.url("shop")).expect("a url");
-    let requests: Vec<TableRequest> =
-        tables.iter().map(|table| TableRequest { name: table.clone(), schema: "public".to_owned(), table: table.clone(), columns: None }).collect();
+    let requests: Vec<TableRequest> = tables
+        .iter()
+        .map(|table| TableRequest { name: table.clone(), schema: "public".to_owned(), table: table.clone(), columns: None })
+        .collect();
     let found = discover(&target, &requests).await.expect("the tables");
     let client = connect(postgres, "shop").await;
     let context = SessionContext::new();
@@ -194,7 +213,9 @@ async fn batch(postgres: &PrivatePostgres, tables: &[String], sql: &str) -> Vec<
             }
         }
         let batch = rows.finish(table).expect("a batch");
-        context.register_table(table.name.as_str(), Arc::new(MemTable::try_new(table.schema.clone(), vec![vec![batch]]).expect("a table"))).expect("a name");
+        context
+            .register_table(table.name.as_str(), Arc::new(MemTable::try_new(table.schema.clone(), vec![vec![batch]]).expect("a table")))
+            .expect("a name");
     }
     let batches = context.sql(sql).await.expect("a plan").collect().await.expect("an answer");
     let mut rows: Vec<Value> = Vec::new();

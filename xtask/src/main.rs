@@ -12,7 +12,10 @@ use clap::{Parser, Subcommand};
 
 /// Chores of this repository
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", after_help = "Examples:\n  cargo xtask demo                 # a Postgres, a load on it, and the page\n  cargo xtask test                 # everything\n  cargo xtask test e2e socket      # the end-to-end tests with socket in their names\n  ORACLE_SEED=7 cargo xtask test oracle\n  cargo xtask bench latency")]
+#[command(
+    name = "cargo xtask",
+    after_help = "Examples:\n  cargo xtask demo                 # a Postgres, a load on it, and the page\n  cargo xtask test                 # everything\n  cargo xtask test e2e socket      # the end-to-end tests with socket in their names\n  ORACLE_SEED=7 cargo xtask test oracle\n  cargo xtask bench latency"
+)]
 struct Cli {
     #[command(subcommand)]
     chore: Chore,

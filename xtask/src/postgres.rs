@@ -28,7 +28,8 @@ pub fn find_programs() -> Option<PathBuf> {
         // A link on the PATH may stand alone; its programs are where it points.
         .filter_map(|folder| fs::canonicalize(folder.join("postgres")).ok()?.parent().map(Path::to_path_buf));
     let installed = ["/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt", "/usr/pgsql"].iter().flat_map(|parent| {
-        let mut versions: Vec<PathBuf> = fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.path().join("bin")).collect();
+        let mut versions: Vec<PathBuf> =
+            fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.path().join("bin")).collect();
         versions.sort();
         versions.reverse();
         versions
@@ -65,7 +66,13 @@ pub fn apt_install(packages: &[&str]) -> Result<()> {
             command.arg("apt-get");
         }
         // RUNLEVEL=1 keeps Debian's packages from starting a service.
-        let status = command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1").stdin(Stdio::null()).stdout(Stdio::null()).status()?;
+        let status = command
+            .args(arguments)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .env("RUNLEVEL", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status()?;
         if !status.success() {
             bail!("apt-get {} failed", arguments.join(" "));
         }
@@ -128,7 +135,8 @@ impl PrivatePostgres {
             chown(folder.path(), Some(user), Some(group))?;
         }
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700))?;
-        let defaults = ["wal_level=logical", "max_wal_senders=20", "max_replication_slots=20", "unix_socket_directories=", "shared_buffers=64MB"];
+        let defaults =
+            ["wal_level=logical", "max_wal_senders=20", "max_replication_slots=20", "unix_socket_directories=", "shared_buffers=64MB"];
         let settings = defaults.iter().chain(settings).map(|&setting| setting.to_owned()).collect();
         let mut postgres = PrivatePostgres { programs, folder, port: 0, server: None, settings };
         let data = postgres.data_folder();

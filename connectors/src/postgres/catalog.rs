@@ -163,7 +163,10 @@ async fn find_table(target: &Target, client: &Client, request: &TableRequest) ->
     let (estimate, may_select, row_security, persistence): (i64, bool, bool, String) = (row.get(3), row.get(4), row.get(5), row.get(6));
     let mut errors = Vec::new();
     if !matches!(kind.as_str(), "r" | "p") || persistence != "p" {
-        return Err(one(not_ready(format!("{shown} is no ordinary table, so its changes are not in the log"), "read the tables it is made from")));
+        return Err(one(not_ready(
+            format!("{shown} is no ordinary table, so its changes are not in the log"),
+            "read the tables it is made from",
+        )));
     }
     if !may_select {
         errors.push(not_ready(format!("reading {shown} is not permitted"), format!("run GRANT SELECT ON {shown} to the role of the url")));
@@ -218,7 +221,12 @@ enum ColumnError {
 }
 
 /// The columns that are read: names, type oids, and fields.
-async fn columns(client: &Client, request: &TableRequest, oid: u32, shown: &str) -> Result<(Vec<String>, Vec<u32>, Vec<Field>), ColumnError> {
+async fn columns(
+    client: &Client,
+    request: &TableRequest,
+    oid: u32,
+    shown: &str,
+) -> Result<(Vec<String>, Vec<u32>, Vec<Field>), ColumnError> {
     // Domains are followed to what they are made of. Generated columns are left out: the log
     // does not hold them before Postgres 18, so a copy that had them would never change.
     let rows = client
@@ -252,7 +260,10 @@ async fn columns(client: &Client, request: &TableRequest, oid: u32, shown: &str)
     let (mut names, mut type_ids, mut fields) = (Vec::new(), Vec::new(), Vec::new());
     for (name, declared) in wanted {
         let Some((_, type_id, actual)) = found.iter().find(|(found, ..)| found == name) else {
-            errors.push(not_ready(format!("{shown} has no column {name}"), format!("it has {}", found.iter().map(|c| c.0.as_str()).collect::<Vec<_>>().join(", "))));
+            errors.push(not_ready(
+                format!("{shown} has no column {name}"),
+                format!("it has {}", found.iter().map(|c| c.0.as_str()).collect::<Vec<_>>().join(", ")),
+            ));
             continue;
         };
         if !can_be_read_as(actual, declared) {
@@ -308,7 +319,10 @@ async fn identity(
         (Some(key), _) => {
             let places: Option<Vec<usize>> = key.iter().map(|name| columns.iter().position(|column| column == name)).collect();
             places.map(Identity::Key).ok_or_else(|| {
-                not_ready(format!("the key of {shown} is ({}), and not all of it is declared", key.join(", ")), "declare every column of the key")
+                not_ready(
+                    format!("the key of {shown} is ({}), and not all of it is declared", key.join(", ")),
+                    "declare every column of the key",
+                )
             })
         }
         (None, "f") => Ok(Identity::WholeRow),
@@ -372,10 +386,18 @@ fn numeric_type(modifier: i32) -> DataType {
 ///
 /// # Errors
 /// With the SQL to run, when the role may not.
-pub async fn prepare_publication(target: &Target, client: &Client, publication: &str, tables: &[DiscoveredTable]) -> Result<(), SourceError> {
+pub async fn prepare_publication(
+    target: &Target,
+    client: &Client,
+    publication: &str,
+    tables: &[DiscoveredTable],
+) -> Result<(), SourceError> {
     let sql_error = |error| target.sql_error(error);
     let found = client
-        .query_opt("SELECT puballtables, pubinsert AND pubupdate AND pubdelete AND pubtruncate FROM pg_publication WHERE pubname = $1", &[&publication])
+        .query_opt(
+            "SELECT puballtables, pubinsert AND pubupdate AND pubdelete AND pubtruncate FROM pg_publication WHERE pubname = $1",
+            &[&publication],
+        )
         .await
         .map_err(sql_error)?;
     let run = async |statement: String| {

@@ -63,7 +63,10 @@ impl Target {
     /// [`SourceError::NotReady`] with what is wrong; the URL itself, which may hold a password, is
     /// not repeated.
     pub fn parse(url: &str) -> Result<Target, SourceError> {
-        let bad = |what: String| SourceError::NotReady { what, remedy: "write the url as postgres://user:password@host:5432/database".to_owned() };
+        let bad = |what: String| SourceError::NotReady {
+            what,
+            remedy: "write the url as postgres://user:password@host:5432/database".to_owned(),
+        };
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
         let mut tls = TlsConfig { mode: SslMode::Prefer, ..TlsConfig::disabled() };
         let mut rest = Vec::new();
@@ -112,7 +115,8 @@ impl Target {
     /// Whether both mean the same database and user.
     #[must_use]
     pub fn is_same(&self, other: &Target) -> bool {
-        (&self.host, self.port, &self.user, &self.database, &self.password) == (&other.host, other.port, &other.user, &other.database, &other.password)
+        (&self.host, self.port, &self.user, &self.database, &self.password)
+            == (&other.host, other.port, &other.user, &other.database, &other.password)
     }
 
     /// What `tokio_postgres` says of an error, in our terms.

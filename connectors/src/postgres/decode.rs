@@ -124,7 +124,13 @@ impl Decoder {
         let decoders = tables
             .iter()
             .map(|table| {
-                Ok(TableDecoder { rows: RowBuilder::new(table)?, table: table.clone(), ops: Vec::new(), unchanged: Vec::new(), columns: None })
+                Ok(TableDecoder {
+                    rows: RowBuilder::new(table)?,
+                    table: table.clone(),
+                    ops: Vec::new(),
+                    unchanged: Vec::new(),
+                    columns: None,
+                })
             })
             .collect::<Result<_, SourceError>>()?;
         let by_oid = tables.iter().enumerate().map(|(i, table)| (table.oid, i)).collect();
@@ -247,6 +253,10 @@ impl TableDecoder {
 
     fn finish(&mut self) -> Result<Changes, SourceError> {
         debug_assert!(matches!(self.table.identity, Identity::Key(_) | Identity::WholeRow));
-        Ok(Changes { rows: self.rows.finish(&self.table)?, ops: std::mem::take(&mut self.ops), unchanged: std::mem::take(&mut self.unchanged) })
+        Ok(Changes {
+            rows: self.rows.finish(&self.table)?,
+            ops: std::mem::take(&mut self.ops),
+            unchanged: std::mem::take(&mut self.unchanged),
+        })
     }
 }

@@ -105,9 +105,9 @@ pub fn response_to(error: &SourceError) -> Response {
         SourceError::Disconnected { .. } | SourceError::Silent { .. } => Response::Retry,
         SourceError::Refused { code, .. } => response_to_sqlstate(code),
         SourceError::NotReady { remedy, .. } => Response::Stop(remedy.clone()),
-        SourceError::BadValue { column, .. } => {
-            Response::Stop(format!("declare the column in CREATE TABLE as `{column} TEXT` to take values as Postgres prints them, or with enough digits"))
-        }
+        SourceError::BadValue { column, .. } => Response::Stop(format!(
+            "declare the column in CREATE TABLE as `{column} TEXT` to take values as Postgres prints them, or with enough digits"
+        )),
         SourceError::SchemaChanged { .. } => Response::Stop("adjust the project to the table, then restart".to_owned()),
         SourceError::PublicationGone { .. } => Response::Retry,
         SourceError::PeerMisbehaved { .. } | SourceError::WentBack { .. } => Response::Stop("please report this with the log".to_owned()),

@@ -185,7 +185,9 @@ impl Replication {
                         .map_err(|error| SourceError::PeerMisbehaved { message: error.to_string(), stage: "streaming" })?;
                     return Ok(match data {
                         ReplicationCopyData::XLogData { data, .. } => Frame::Data(data),
-                        ReplicationCopyData::KeepAlive { wal_end, reply_requested, .. } => Frame::Keepalive { wal_end: Lsn(wal_end.0), reply_requested },
+                        ReplicationCopyData::KeepAlive { wal_end, reply_requested, .. } => {
+                            Frame::Keepalive { wal_end: Lsn(wal_end.0), reply_requested }
+                        }
                     });
                 }
                 b'E' => return Err(self.target.refused(&message.payload)),

@@ -21,7 +21,8 @@ const BATCH_ROWS: usize = 8192;
 /// When the snapshot is gone, which it is once its replication connection was used or lost.
 pub async fn open(target: &Target, snapshot: &str) -> Result<Client, SourceError> {
     let client = target.sql().await?;
-    let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", super::catalog::quote_literal(snapshot));
+    let begin =
+        format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", super::catalog::quote_literal(snapshot));
     client.batch_execute(&begin).await.map_err(|error| target.sql_error(error))?;
     Ok(client)
 }
@@ -53,7 +54,16 @@ impl<'a> TableReader<'a> {
         let statement = format!("COPY (SELECT {} FROM {only}{}) TO STDOUT", columns.join(", "), table.quoted());
         let stream = client.copy_out(&statement).await.map_err(|error| target.sql_error(error))?;
         let rows = RowBuilder::new(table)?;
-        Ok(TableReader { target, table, stream: Box::pin(stream), rows, chunk: Bytes::new(), partial: Vec::new(), scratch: Vec::new(), is_done: false })
+        Ok(TableReader {
+            target,
+            table,
+            stream: Box::pin(stream),
+            rows,
+            chunk: Bytes::new(),
+            partial: Vec::new(),
+            scratch: Vec::new(),
+            is_done: false,
+        })
     }
 
     /// The next rows; `None` after the last.

@@ -7,12 +7,13 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Decimal256Builder, Float32Builder, Float64Builder, Int16Builder,
-    Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder, ListArray, NullBufferBuilder, StringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
+    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Decimal256Builder, Float32Builder, Float64Builder,
+    Int16Builder, Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder, ListArray, NullBufferBuilder, StringBuilder,
+    Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
 };
 use arrow::buffer::OffsetBuffer;
-use arrow::datatypes::{DataType, Decimal128Type, Decimal256Type, DecimalType, Field, IntervalUnit, TimeUnit, i256};
 use arrow::datatypes::IntervalMonthDayNano;
+use arrow::datatypes::{DataType, Decimal128Type, Decimal256Type, DecimalType, Field, IntervalUnit, TimeUnit, i256};
 
 /// Days from 1970-01-01 to Postgres's day zero, 2000-01-01.
 pub const POSTGRES_EPOCH_DAYS: i64 = 10_957;
@@ -296,7 +297,8 @@ fn time(text: &str) -> Result<i64, BadText> {
     if fraction.len() > 6 || hours > 24 || minutes > 59 {
         return Err(BadText);
     }
-    let micros = if fraction.is_empty() { 0 } else { number(fraction)? * 10_i64.pow(6 - u32::try_from(fraction.len()).map_err(|_| BadText)?) };
+    let micros =
+        if fraction.is_empty() { 0 } else { number(fraction)? * 10_i64.pow(6 - u32::try_from(fraction.len()).map_err(|_| BadText)?) };
     Ok(((hours * 60 + minutes) * 60 + number(seconds)?) * 1_000_000 + micros)
 }
 

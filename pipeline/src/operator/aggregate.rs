@@ -21,7 +21,8 @@ use arrow::array::{
 };
 use arrow::compute::{SortOptions, cast, concat};
 use arrow::datatypes::{
-    DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, DecimalType, Float32Type, Float64Type, Int64Type, Schema, SchemaRef, UInt64Type, i256,
+    DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, DecimalType, Float32Type, Float64Type, Int64Type, Schema, SchemaRef, UInt64Type,
+    i256,
 };
 use arrow::error::ArrowError;
 use hashbrown::HashMap;
@@ -150,16 +151,7 @@ impl GroupBy {
         } else {
             None
         };
-        Ok(GroupBy {
-            schema,
-            group_columns: group.len(),
-            key_codec,
-            key_schema,
-            calls,
-            groups: HashMap::new(),
-            global,
-            started: false,
-        })
+        Ok(GroupBy { schema, group_columns: group.len(), key_codec, key_schema, calls, groups: HashMap::new(), global, started: false })
     }
 
     /// Whether every aggregate's cost follows the change, not the group.
@@ -308,9 +300,7 @@ impl<'a> Column<'a> {
                 }
                 DataType::Decimal128(..) => Values::Decimal128(array.as_primitive().clone()),
                 DataType::Float64 => Values::Float64(array.as_primitive().clone()),
-                DataType::Float32 => {
-                    Values::Float64(array.as_primitive::<Float32Type>().unary::<_, Float64Type>(f64::from))
-                }
+                DataType::Float32 => Values::Float64(array.as_primitive::<Float32Type>().unary::<_, Float64Type>(f64::from)),
                 other => return Err(ArrowError::NotYetImplemented(format!("sum of {other}"))),
             },
             (_, None, None) => Values::None,
@@ -453,7 +443,9 @@ impl Call {
                 Arc::new(primitive::<Decimal128Type>(ints, Some).with_precision_and_scale(*precision, *scale)?)
             }
             DataType::Float64 => Arc::new(
-                answers.map(|answer| if let Answer::Float(bits) = answer { Some(f64::from_bits(*bits)) } else { None }).collect::<Float64Array>(),
+                answers
+                    .map(|answer| if let Answer::Float(bits) = answer { Some(f64::from_bits(*bits)) } else { None })
+                    .collect::<Float64Array>(),
             ),
             other => return Err(ArrowError::NotYetImplemented(format!("an aggregate of type {other}"))),
         })

@@ -33,12 +33,7 @@ impl Top {
     ///
     /// # Errors
     /// When a column's type has no row format.
-    pub fn new(
-        schema: SchemaRef,
-        order: &[(usize, SortOptions)],
-        skip: usize,
-        fetch: Option<usize>,
-    ) -> Result<Top, ArrowError> {
+    pub fn new(schema: SchemaRef, order: &[(usize, SortOptions)], skip: usize, fetch: Option<usize>) -> Result<Top, ArrowError> {
         Ok(Top {
             order: RowCodec::ordered(&schema, order)?,
             codec: RowCodec::whole(&schema)?,
@@ -71,9 +66,8 @@ impl Top {
 
     /// Whether rows past the window's end can come up only when something before it goes.
     fn window_is_full(&self) -> bool {
-        self.fetch.is_some_and(|fetch| {
-            i64::try_from(fetch).is_ok_and(|fetch| self.window.iter().map(|(_, shown)| shown).sum::<i64>() == fetch)
-        })
+        self.fetch
+            .is_some_and(|fetch| i64::try_from(fetch).is_ok_and(|fetch| self.window.iter().map(|(_, shown)| shown).sum::<i64>() == fetch))
     }
 }
 

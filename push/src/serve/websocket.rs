@@ -15,7 +15,9 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use hyper::header::{
+    CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
 use hyper::upgrade::Upgraded;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -23,8 +25,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_websockets::{CloseCode, Limits, Message, ServerBuilder, WebSocketStream};
 
-use super::{Shared, told_to_stop};
 use super::http::{Body, refusal};
+use super::{Shared, told_to_stop};
 use crate::protocol::Refusal;
 use crate::session::{Outgoing, Session};
 
@@ -68,7 +70,12 @@ pub fn upgrade(shared: Arc<Shared>, mut request: Request<Incoming>, slot: Arc<Ow
 /// Checks an opening handshake (RFC 6455, section 4.2.1) and computes its answer.
 fn handshake(headers: &HeaderMap) -> Result<HeaderValue, &'static str> {
     let has = |name: HeaderName, token: &str| {
-        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|part| part.trim().eq_ignore_ascii_case(token))
     };
     if !has(CONNECTION, "upgrade") || !has(UPGRADE, "websocket") {
         return Err("this is a WebSocket: connect with ws:// or wss://");
