@@ -14,8 +14,8 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// The options of one statement.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// By lower-case name, with the place of each value.
-    values: BTreeMap<String, (String, Place)>,
+    /// By lower-case name: the value, its place, and the place of the name.
+    values: BTreeMap<String, (String, Place, Place)>,
     /// Given, but not usable; reported already.
     broken: BTreeSet<String>,
 }
@@ -46,7 +46,7 @@ impl Options {
                     continue;
                 }
             };
-            if read.values.insert(name, (text, place)).is_some() {
+            if read.values.insert(name, (text, place, key_place.clone())).is_some() {
                 wrong.push(Diagnostic::at(key_place, format!("option `{key}` is given twice")).help("keep one of them"));
             }
         }
@@ -55,7 +55,7 @@ impl Options {
 
     /// Takes an option out.
     pub fn take(&mut self, name: &str) -> Option<(String, Place)> {
-        self.values.remove(name)
+        self.values.remove(name).map(|(text, place, _)| (text, place))
     }
 
     /// Whether an option was given in a way that has been reported already.
@@ -66,9 +66,10 @@ impl Options {
 
     /// Reports every option that was not taken out.
     pub fn refuse_rest(self, known: &[&str], of: &str, wrong: &mut Diagnostics) {
-        for (name, (_, place)) in self.values {
+        for (name, (_, _, place)) in self.values {
             let help = match most_like(&name, known.iter().copied()) {
                 Some(like) => format!("did you mean `{like}`?"),
+                None if known.is_empty() => format!("{of} takes none"),
                 None => format!("{of} takes {}", known.join(", ")),
             };
             wrong.push(Diagnostic::at(place, format!("unknown option `{name}`")).help(help));

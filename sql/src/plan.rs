@@ -357,7 +357,10 @@ fn planning_error(error: &DataFusionError, declaration: &QueryDeclaration, other
     let mistake = Diagnostic::at(place, text.replace('\n', " "));
     let helps = diagnostic.map(|diagnostic| diagnostic.helps.iter().map(|help| lower_first(&help.message)).collect::<Vec<_>>().join("; "));
     if mistake.message.contains("not a function of the tables") {
-        return mistake.help("compute it where the rows are written, and keep it in a column");
+        // The message begins with the function.
+        let function = mistake.message.split('(').next().unwrap_or_default().to_owned();
+        let place = find_word(declaration, &function).or(mistake.place.clone());
+        return Diagnostic { place, ..mistake }.help("compute it where the rows are written, and keep it in a column");
     }
     if mistake.message.contains("with ALL (SELECT") {
         return mistake.help("write NOT EXISTS (SELECT … WHERE NOT …), or compare with a max or min");

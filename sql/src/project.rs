@@ -270,7 +270,7 @@ impl Project {
             projection.key = options.take("key").map(|(text, at)| (text.split(',').map(|column| column.trim().to_owned()).collect(), at));
             options.refuse_rest(&PROJECTION_OPTIONS, "a projection", wrong);
         } else {
-            options.refuse_rest(&[], "a view takes no option; a projection", wrong);
+            options.refuse_rest(&[], "a view, which is inlined where it is used,", wrong);
         }
         let columns = view.columns.iter().map(|column| normalise(&column.name)).collect();
         let projection = view.materialized.then_some(projection);

@@ -25,12 +25,18 @@ pub struct ParsedStatement {
 pub fn parse(file: &Arc<SourceFile>, wrong: &mut Diagnostics) -> Vec<ParsedStatement> {
     let dialect = GenericDialect {};
     let mut tokens = Vec::new();
+    let mut is_cut_short = false;
     if let Err(error) = Tokenizer::new(&dialect, &file.text).tokenize_with_location_into_buf(&mut tokens) {
+        is_cut_short = true;
         let place = Place::new(file, Span::new(error.location, error.location));
-        wrong.push(Diagnostic::at(place, error.message).help("what follows in this file was not read"));
+        wrong.push(Diagnostic::at(place, lower_first(&error.message)).help("what follows in this file was not read"));
     }
     let mut statements = Vec::new();
-    for tokens in tokens.split(|token| token.token == Token::SemiColon) {
+    let mut pieces: Vec<&[TokenWithSpan]> = tokens.split(|token| token.token == Token::SemiColon).collect();
+    if is_cut_short {
+        pieces.pop();
+    }
+    for tokens in pieces {
         let is_text = |token: &&TokenWithSpan| !matches!(token.token, Token::Whitespace(_) | Token::EOF);
         let (Some(first), Some(last)) = (tokens.iter().find(is_text), tokens.iter().rfind(is_text)) else { continue };
         let place = Place::new(file, Span::new(first.span.start, last.span.end));
@@ -61,7 +67,8 @@ fn parse_error(error: &ParserError, file: &Arc<SourceFile>, tokens: &[TokenWithS
         // The statement ended too early: point behind its last token.
         let end = tokens.iter().rfind(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF)).map(|token| token.span.end);
         let place = end.map_or(place, |end| Place::new(file, Span::new(end, end)));
-        return Diagnostic::at(place, lower_first(message.trim_end_matches(", found: EOF"))).help("the statement ends too early");
+        return Diagnostic::at(place, lower_first(&message.trim_end_matches(", found: EOF").replace("Expected: ", "expected ")))
+            .help("the statement ends too early");
     };
     let numbers: Vec<u64> = location.split(", Column: ").filter_map(|number| number.parse().ok()).collect();
     let at = match numbers[..] {
@@ -69,14 +76,16 @@ fn parse_error(error: &ParserError, file: &Arc<SourceFile>, tokens: &[TokenWithS
         _ => Location::new(place.line, place.column),
     };
     let span = tokens.iter().find(|token| token.span.start == at).map_or(Span::new(at, at), |token| token.span);
-    Diagnostic::at(Place::new(file, span), lower_first(text))
+    Diagnostic::at(Place::new(file, span), lower_first(&text.replace("Expected: ", "expected ")))
 }
 
 /// The parser's messages begin like sentences; ours follow `error:`.
 pub fn lower_first(text: &str) -> String {
+    let first_word = text.split(' ').next().unwrap_or_default();
     let mut chars = text.chars();
-    match (chars.next(), chars.clone().next()) {
-        (Some(first), Some(second)) if !second.is_uppercase() => first.to_lowercase().chain(chars).collect(),
+    match chars.next() {
+        // Names such as DataFusion and NULL keep their letters.
+        Some(first) if !first_word.chars().skip(1).any(char::is_uppercase) => first.to_lowercase().chain(chars).collect(),
         _ => text.to_owned(),
     }
 }
