@@ -99,7 +99,8 @@ pub(crate) fn evaluate(
     }
     let mut parts: Vec<Vec<ArrayRef>> = Vec::new();
     let mut kept = Vec::new();
-    let mut ranges: Vec<Range<usize>> = vec![0..input.len()];
+    let all_rows: Range<usize> = 0..input.len();
+    let mut ranges = vec![all_rows];
     while let Some(range) = ranges.pop() {
         match all(&input.batch.slice(range.start, range.len())) {
             Ok(values) => {

@@ -24,7 +24,7 @@ struct Browser {
 impl Drop for Browser {
     fn drop(&mut self) {
         // The driver ends its browser when it is asked to shut down; killing it would not.
-        let _ = std::process::Command::new("kill").arg(self.driver.id().to_string()).status();
+        let _ = Command::new("kill").arg(self.driver.id().to_string()).status();
         let _ = self.driver.wait();
     }
 }

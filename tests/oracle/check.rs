@@ -42,7 +42,7 @@ pub fn simulate(seed: u64, transactions: u64) {
     for transaction in 0..transactions {
         let story = |what: &str| format!("seed {seed}, transaction {transaction}: {what}");
         let changes = random_transaction(&mut rng, &mut model);
-        single.apply(&[changes.clone()]);
+        single.apply(std::slice::from_ref(&changes));
         single.publish(&story("one epoch a transaction"));
         // Cut anywhere, even inside a transaction, and published every so often.
         let cut = changes

@@ -11,8 +11,11 @@ pub enum Type {
     Decimal,
 }
 
+/// A table's name, whether it has a primary key `k`, and its columns.
+pub type TableShape = (&'static str, bool, &'static [(&'static str, Type)]);
+
 /// The source tables: `r` and `s` have a primary key `k`, `w` is told apart by its whole rows.
-pub const TABLES: [(&str, bool, &[(&str, Type)]); 3] = [
+pub const TABLES: [TableShape; 3] = [
     ("r", true, &[("k", Type::Int), ("a", Type::Int), ("b", Type::Int), ("t", Type::Text), ("f", Type::Float), ("d", Type::Decimal)]),
     ("s", true, &[("k", Type::Int), ("a", Type::Int), ("b", Type::Int), ("t", Type::Text), ("f", Type::Float), ("d", Type::Decimal)]),
     ("w", false, &[("a", Type::Int), ("b", Type::Int), ("t", Type::Text)]),

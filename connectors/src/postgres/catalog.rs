@@ -283,13 +283,15 @@ async fn columns(
 fn can_be_read_as(actual: &DataType, declared: &DataType) -> bool {
     use DataType::{Decimal128, Decimal256, Float32, Float64, Int16, Int32, Int64, Utf8};
     actual == declared
-        || match (actual, declared) {
-            (_, Utf8) => true,
-            (Int16, Int32 | Int64) | (Int32, Int64) | (Float32, Float64) => true,
-            (Int16 | Int32 | Int64 | Decimal128(..) | Decimal256(..), Decimal128(..) | Decimal256(..)) => true,
-            (Decimal128(..) | Decimal256(..), Float64) => true,
-            _ => false,
-        }
+        || matches!(
+            (actual, declared),
+            (_, Utf8)
+                | (Int16, Int32 | Int64)
+                | (Int32, Int64)
+                | (Float32, Float64)
+                | (Int16 | Int32 | Int64 | Decimal128(..) | Decimal256(..), Decimal128(..) | Decimal256(..))
+                | (Decimal128(..) | Decimal256(..), Float64)
+        )
 }
 
 /// What tells rows of a table apart in the log.

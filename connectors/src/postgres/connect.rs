@@ -28,6 +28,9 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 const SESSION_OPTIONS: &str = "-c datestyle=ISO -c intervalstyle=iso_8601 -c extra_float_digits=3 -c bytea_output=hex \
      -c timezone=UTC -c client_encoding=UTF8 -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0";
 
+/// What the server must prove in turn: the exchange so far, and the salted password.
+type ScramProof = (String, Vec<u8>);
+
 /// A database to connect to.
 #[derive(Clone)]
 pub struct Target {
@@ -216,7 +219,7 @@ impl Target {
     async fn sign_in(&self, socket: &mut MaybeTlsStream, reader: &mut MessageReader) -> Result<(), SourceError> {
         let io_error = |error| self.lost(io::Error::other(error));
         let password = self.password.as_deref().unwrap_or_default();
-        let mut scram: Option<(ScramClient, Option<(String, Vec<u8>)>)> = None;
+        let mut scram: Option<(ScramClient, Option<ScramProof>)> = None;
         loop {
             let message = reader.read(socket).await.map_err(io_error)?;
             match message.tag {
