@@ -177,7 +177,7 @@ impl Arrangement {
 /// The rows under one key, each with its count.
 #[derive(Debug)]
 pub enum Group {
-    /// Up to [`FEW_ROWS_MAX`], as a list.
+    /// Up to 16, as a list.
     Few(Vec<(RowBytes, i64)>),
     /// More.
     Many(HashMap<RowBytes, i64>),

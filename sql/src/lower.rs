@@ -170,15 +170,15 @@ impl Lowering {
             })
             .collect();
         let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-        let label = format!("columns {}", names.join(", "));
-        let node = self.program.add_operator(
-            label,
-            Cost::Delta,
-            Arc::clone(&schema),
-            vec![input.node],
-            Box::new(Project::new(Arc::clone(&schema), exprs)),
-        );
-        Ok(input.moved(node, schema, |column| columns.iter().position(|picked| *picked == column)))
+        Ok(self.project(format!("columns {}", names.join(", ")), input, Arc::clone(&schema), exprs))
+    }
+
+    /// Computed columns over a node. Those that only repeat a column of it carry its key along.
+    fn project(&mut self, label: String, input: &Lowered, schema: SchemaRef, exprs: Vec<Box<dyn pipeline::Expr>>) -> Lowered {
+        let columns: Vec<Option<usize>> = exprs.iter().map(|expr| expr.as_column()).collect();
+        let operator = Box::new(Project::new(Arc::clone(&schema), exprs));
+        let node = self.program.add_operator(label, Cost::Delta, Arc::clone(&schema), vec![input.node], operator);
+        input.moved(node, schema, |column| columns.iter().position(|picked| *picked == Some(column)))
     }
 
     fn filter(&mut self, filter: &FilterPlan) -> Result<Lowered> {
@@ -195,19 +195,13 @@ impl Lowering {
 
     fn projection(&mut self, projection: &Projection) -> Result<Lowered> {
         let input = self.lower(&projection.input)?;
-        let schema = plain(&projection.schema);
+        self.projection_over(projection, &input)
+    }
+
+    fn projection_over(&mut self, projection: &Projection, input: &Lowered) -> Result<Lowered> {
         let exprs = projection.expr.iter().map(|expr| self.expr(expr, projection.input.schema())).collect::<Result<Vec<_>>>()?;
-        let columns: Vec<Option<usize>> = exprs.iter().map(|expr| expr.as_column()).collect();
         let shown: Vec<String> = projection.expr.iter().map(ToString::to_string).collect();
-        let label = format!("project {}", shown.join(", "));
-        let node = self.program.add_operator(
-            label,
-            Cost::Delta,
-            Arc::clone(&schema),
-            vec![input.node],
-            Box::new(Project::new(Arc::clone(&schema), exprs)),
-        );
-        Ok(input.moved(node, schema, |column| columns.iter().position(|picked| *picked == Some(column))))
+        Ok(self.project(format!("project {}", shown.join(", ")), input, plain(&projection.schema), exprs))
     }
 
     fn union(&mut self, union: &UnionPlan) -> Result<Lowered> {
@@ -242,14 +236,7 @@ impl Lowering {
                 Ok(boxed(cast, to.data_type().clone()))
             })
             .collect::<Result<_>>()?;
-        let node = self.program.add_operator(
-            "cast".to_owned(),
-            Cost::Delta,
-            Arc::clone(schema),
-            vec![input.node],
-            Box::new(Project::new(Arc::clone(schema), exprs)),
-        );
-        Ok(Lowered::new(node, Arc::clone(schema), None))
+        Ok(self.project("cast".to_owned(), input, Arc::clone(schema), exprs))
     }
 
     /// Columns for these expressions: the input's own where they only repeat it, otherwise
@@ -281,15 +268,7 @@ impl Lowering {
         }
         let schema = Arc::new(Schema::new(fields));
         let shown: Vec<String> = exprs.iter().map(ToString::to_string).collect();
-        let label = format!("compute {}", shown.join(", "));
-        let node = self.program.add_operator(
-            label,
-            Cost::Delta,
-            Arc::clone(&schema),
-            vec![input.node],
-            Box::new(Project::new(Arc::clone(&schema), all)),
-        );
-        Ok((input.moved(node, schema, Some), columns))
+        Ok((self.project(format!("compute {}", shown.join(", ")), input, schema, all), columns))
     }
 
     fn aggregate(&mut self, aggregate: &Aggregate) -> Result<Option<Lowered>> {
@@ -457,18 +436,8 @@ impl Lowering {
             LogicalPlan::Sort(sort) if sort.fetch.is_none() => self.top(&sort.input, &sort.expr, skip, fetch),
             LogicalPlan::Projection(projection) if below_projections(plan).is_some() => {
                 let top = self.top_of(&projection.input, skip, fetch)?;
-                // The projection is lowered over the window in place of over all rows.
-                let schema = plain(&projection.schema);
-                let exprs = projection.expr.iter().map(|expr| self.expr(expr, projection.input.schema())).collect::<Result<Vec<_>>>()?;
-                let columns: Vec<Option<usize>> = exprs.iter().map(|expr| expr.as_column()).collect();
-                let node = self.program.add_operator(
-                    "project".to_owned(),
-                    Cost::Delta,
-                    Arc::clone(&schema),
-                    vec![top.node],
-                    Box::new(Project::new(Arc::clone(&schema), exprs)),
-                );
-                Ok(top.moved(node, schema, |column| columns.iter().position(|picked| *picked == Some(column))))
+                // Over the window in place of over all rows.
+                self.projection_over(projection, &top)
             }
             LogicalPlan::SubqueryAlias(alias) => self.top_of(&alias.input, skip, fetch),
             _ => self.top(plan, &[], skip, fetch),

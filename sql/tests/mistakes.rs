@@ -148,6 +148,8 @@ fn names_taken_twice_and_circles() {
 CREATE VIEW b AS SELECT id FROM c;
 CREATE MATERIALIZED VIEW c AS SELECT id FROM a;
 CREATE MATERIALIZED VIEW orders AS SELECT 1 AS x;
+CREATE MATERIALIZED VIEW same AS SELECT id FROM orders;
+CREATE MATERIALIZED VIEW same AS SELECT id FROM customers;
 CREATE MATERIALIZED VIEW d AS SELECT id FROM d;
 CREATE MATERIALIZED VIEW two AS SELECT o.id, c.id FROM orders o JOIN customers c ON c.id = o.customer",
         &expect![[r#"
