@@ -43,7 +43,15 @@ pub struct Running {
     serving: JoinHandle<()>,
     tasks: JoinSet<()>,
     engine: thread::JoinHandle<anyhow::Result<()>>,
-    failed: watch::Receiver<bool>,
+    ended: watch::Receiver<Option<Ended>>,
+}
+
+/// How the engine ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// Its sources are gone; what they left is still served.
+    WithoutSources,
+    Failed,
 }
 
 /// Starts a project. Returns as soon as it listens; the tables are copied meanwhile.
@@ -87,11 +95,11 @@ pub async fn start(folder: &Path, options: RunOptions) -> anyhow::Result<Running
 
     let projections = plan.projections.iter().map(|projection| projection.id).collect();
     let engine = Engine::new(plan.program, engine_sources, Arc::clone(&hub), Arc::clone(&board), projections);
-    let (failed_sender, failed) = watch::channel(false);
+    let (ended_sender, ended) = watch::channel(None);
     // A thread of its own: a step may take long, and must not keep sockets waiting.
     let engine = thread::Builder::new().name("engine".to_owned()).spawn(move || {
         let ended = engine.run(events).context("the engine stopped, which is a mistake of ours; please report it");
-        failed_sender.send_replace(ended.is_err());
+        ended_sender.send_replace(Some(if ended.is_err() { Ended::Failed } else { Ended::WithoutSources }));
         ended
     })?;
 
@@ -109,13 +117,15 @@ pub async fn start(folder: &Path, options: RunOptions) -> anyhow::Result<Running
         let _ = stopped.await;
     };
     let serving = tokio::spawn(serve(listener, Arc::clone(&hub), gate, options.serve, board.subscribe(), more_metrics, stopped));
-    Ok(Running { address, health: board.subscribe(), hub, stop, serving, tasks, engine, failed })
+    Ok(Running { address, health: board.subscribe(), hub, stop, serving, tasks, engine, ended })
 }
 
 impl Running {
     /// Resolves when the engine has failed: the program must end then.
     pub async fn failed(&mut self) {
-        if self.failed.wait_for(|failed| *failed).await.is_err() {
+        let ended = self.ended.wait_for(Option::is_some).await.map(|ended| *ended);
+        // Without a word it has panicked.
+        if matches!(ended, Ok(Some(Ended::WithoutSources))) {
             std::future::pending::<()>().await;
         }
     }

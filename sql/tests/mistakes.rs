@@ -167,20 +167,27 @@ CREATE MATERIALIZED VIEW two AS SELECT o.id, c.id FROM orders o JOIN customers c
               |                          ^^^^^^
               = help: the first one is at a.sql:1:1; rename one of them
 
-            error: `d` needs itself: d → d
-             --> b.sql:5:46
+            error: `same` is defined twice
+             --> b.sql:6:26
               |
-            5 | CREATE MATERIALIZED VIEW d AS SELECT id FROM d;
+            6 | CREATE MATERIALIZED VIEW same AS SELECT id FROM customers;
+              |                          ^^^^
+              = help: the first one is at b.sql:5:1; rename one of them
+
+            error: `d` needs itself: d → d
+             --> b.sql:7:46
+              |
+            7 | CREATE MATERIALIZED VIEW d AS SELECT id FROM d;
               |                                              ^
               = help: take one of them out of the circle
 
             error: projection `two` has two columns named `id`: rename one with AS
-             --> b.sql:6:1
+             --> b.sql:8:1
               |
-            6 | CREATE MATERIALIZED VIEW two AS SELECT o.id, c.id FROM orders o JOIN customers c ON c.id = o.customer
+            8 | CREATE MATERIALIZED VIEW two AS SELECT o.id, c.id FROM orders o JOIN customers c ON c.id = o.customer
               | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
 
-            4 mistakes
+            5 mistakes
         "#]],
     );
 }
