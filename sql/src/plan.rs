@@ -14,7 +14,7 @@ use datafusion::logical_expr::expr::SetQuantifier;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Volatility};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as DfStatement;
-use datafusion::sql::sqlparser::ast::{ObjectName, Query, Spanned, Statement, visit_relations};
+use datafusion::sql::sqlparser::ast::{ObjectName, Query, Spanned, Statement, Visit, Visitor};
 use datafusion::sql::sqlparser::tokenizer::{Location, Span};
 use pipeline::projection::ProjectionKey;
 use pipeline::table::Identity;
@@ -22,7 +22,7 @@ use pipeline::{Program, ProjectionId, TableId};
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, most_like};
 use crate::lower::{Lowering, SortedBy};
-use crate::project::{DeclaredColumn, Project, QueryDeclaration};
+use crate::project::{DeclaredColumn, Project, QueryDeclaration, name_of, normalise};
 use crate::session::{SourceTable, session};
 use crate::statement::lower_first;
 
@@ -265,29 +265,31 @@ fn renamed(plan: LogicalPlan, names: &[String]) -> Result<LogicalPlan> {
     LogicalPlanBuilder::from(plan).project(exprs)?.build()
 }
 
-/// Tables and views that a query reads, in the order of appearance; names of its own WITH are
-/// left out.
+/// Tables and views that a query reads, in the order of appearance; names that its WITH clauses
+/// define are left out.
 fn relations(query: &Query) -> Vec<(String, Span)> {
-    let own: BTreeSet<String> =
-        query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| cte.alias.name.value.to_lowercase()).collect();
-    let mut found = Vec::new();
-    let _ = visit_relations(query, |name: &ObjectName| {
-        let parts: Vec<String> = name
-            .0
-            .iter()
-            .filter_map(|part| part.as_ident())
-            .map(|ident| if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() })
-            .collect();
-        let full = parts.join(".");
-        if !own.contains(&full) {
-            found.push((full, name.span()));
+    #[derive(Default)]
+    struct Names {
+        defined: BTreeSet<String>,
+        read: Vec<(String, Span)>,
+    }
+    impl Visitor for Names {
+        type Break = ();
+
+        fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+            self.defined.extend(query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| normalise(&cte.alias.name)));
+            ControlFlow::Continue(())
         }
-        ControlFlow::<()>::Continue(())
-    });
-    // Names of WITH clauses inside subqueries are few: whoever is defined anywhere is left out.
-    let text = query.to_string().to_lowercase();
-    found.retain(|(name, _)| !(text.contains(&format!("{name} as (")) && text.contains("with ")));
-    found
+
+        fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
+            self.read.push((name_of(relation), relation.span()));
+            ControlFlow::Continue(())
+        }
+    }
+    let mut names = Names::default();
+    let _ = query.visit(&mut names);
+    names.read.retain(|(name, _)| !names.defined.contains(name));
+    names.read
 }
 
 /// Why a query can't be kept, if it can't: its answer would not be a function of the tables, or

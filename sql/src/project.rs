@@ -289,11 +289,12 @@ fn with_options(options: &CreateTableOptions) -> &[SqlOption] {
 }
 
 /// Unquoted names are lower case, as in Postgres.
-fn normalise(ident: &datafusion::sql::sqlparser::ast::Ident) -> String {
+pub(crate) fn normalise(ident: &datafusion::sql::sqlparser::ast::Ident) -> String {
     if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
 }
 
-fn name_of(name: &ObjectName) -> String {
+/// A name with its qualifiers, as the project knows it.
+pub(crate) fn name_of(name: &ObjectName) -> String {
     name.0.iter().filter_map(|part| part.as_ident()).map(normalise).collect::<Vec<_>>().join(".")
 }
 
