@@ -155,7 +155,7 @@ impl Arrangement {
                     }
                 }
                 EntryRef::Vacant(group) => {
-                    group.insert_with_key(key.into(), Group::Few(vec![(changes.row(i).into(), weight)]));
+                    group.insert_with_key(key.into(), Group::default()).add(changes.row(i), weight);
                 }
             }
         }
@@ -175,33 +175,52 @@ impl Arrangement {
 }
 
 /// The rows under one key, each with its count.
+#[derive(Debug, Default)]
+pub struct Group {
+    /// The sum of the counts, kept so that asking whether a key has any row costs nothing.
+    total: i64,
+    rows: GroupRows,
+}
+
 #[derive(Debug)]
-pub enum Group {
-    /// Up to 16, as a list.
+enum GroupRows {
+    /// Up to [`FEW_ROWS_MAX`].
     Few(Vec<(RowBytes, i64)>),
-    /// More.
     Many(HashMap<RowBytes, i64>),
 }
 
+impl Default for GroupRows {
+    fn default() -> GroupRows {
+        GroupRows::Few(Vec::new())
+    }
+}
+
 impl Group {
+    /// How many rows, each as often as it counts.
+    #[must_use]
+    pub fn total(&self) -> i64 {
+        self.total
+    }
+
     /// Calls `each` with every row and its count.
     pub fn for_each<'a>(&'a self, mut each: impl FnMut(&'a [u8], i64)) {
-        match self {
-            Group::Few(rows) => rows.iter().for_each(|(row, weight)| each(row, *weight)),
-            Group::Many(rows) => rows.iter().for_each(|(row, weight)| each(row, *weight)),
+        match &self.rows {
+            GroupRows::Few(rows) => rows.iter().for_each(|(row, weight)| each(row, *weight)),
+            GroupRows::Many(rows) => rows.iter().for_each(|(row, weight)| each(row, *weight)),
         }
     }
 
     fn is_empty(&self) -> bool {
-        match self {
-            Group::Few(rows) => rows.is_empty(),
-            Group::Many(rows) => rows.is_empty(),
+        match &self.rows {
+            GroupRows::Few(rows) => rows.is_empty(),
+            GroupRows::Many(rows) => rows.is_empty(),
         }
     }
 
     fn add(&mut self, row: &[u8], weight: i64) {
-        match self {
-            Group::Few(rows) => match rows.iter_mut().position(|(held, _)| **held == *row) {
+        self.total += weight;
+        match &mut self.rows {
+            GroupRows::Few(rows) => match rows.iter_mut().position(|(held, _)| **held == *row) {
                 Some(i) => {
                     rows[i].1 += weight;
                     if rows[i].1 == 0 {
@@ -212,10 +231,10 @@ impl Group {
                 None => {
                     let mut many: HashMap<RowBytes, i64> = rows.drain(..).collect();
                     many.insert(row.into(), weight);
-                    *self = Group::Many(many);
+                    self.rows = GroupRows::Many(many);
                 }
             },
-            Group::Many(rows) => match rows.entry_ref(row) {
+            GroupRows::Many(rows) => match rows.entry_ref(row) {
                 EntryRef::Occupied(mut held) => {
                     *held.get_mut() += weight;
                     if *held.get() == 0 {

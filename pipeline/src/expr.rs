@@ -84,18 +84,17 @@ impl Withheld {
     }
 }
 
-/// Evaluates `exprs` over `input`, leaving out rows for which one of them fails.
+/// Values, and where rows were left out the indices of those that stayed.
+pub(crate) type Evaluated = (Vec<ArrayRef>, Option<Vec<u32>>);
+
+/// Evaluates `exprs` over `input`, leaving out rows for which one of them fails; `None` when that
+/// is all of them.
 ///
-/// Returns the values and, where rows were left out, the indices of those that stayed.
 /// A batch that fails is halved until the rows at fault stand alone.
-pub(crate) fn evaluate(
-    exprs: &[Box<dyn Expr>],
-    input: &Delta,
-    withheld: &mut Withheld,
-) -> Result<(Vec<ArrayRef>, Option<Vec<u32>>), ArrowError> {
+pub(crate) fn evaluate(exprs: &[Box<dyn Expr>], input: &Delta, withheld: &mut Withheld) -> Result<Option<Evaluated>, ArrowError> {
     let all = |batch: &RecordBatch| exprs.iter().map(|expr| expr.evaluate(batch)).collect::<Result<Vec<_>, _>>();
     if let Ok(values) = all(&input.batch) {
-        return Ok((values, None));
+        return Ok(Some((values, None)));
     }
     let mut parts: Vec<Vec<ArrayRef>> = Vec::new();
     let mut kept = Vec::new();
@@ -117,11 +116,10 @@ pub(crate) fn evaluate(
             }
         }
     }
-    let values = (0..exprs.len())
-        .map(|i| match &parts[..] {
-            [] => all(&input.batch.slice(0, 0)).map(|values| values[i].clone()).map_err(|e| ArrowError::ComputeError(e.0)),
-            parts => concat(&parts.iter().map(|part| part[i].as_ref()).collect::<Vec<_>>()),
-        })
-        .collect::<Result<_, _>>()?;
-    Ok((values, Some(kept)))
+    if parts.is_empty() {
+        return Ok(None);
+    }
+    let values =
+        (0..exprs.len()).map(|i| concat(&parts.iter().map(|part| part[i].as_ref()).collect::<Vec<_>>())).collect::<Result<_, _>>()?;
+    Ok(Some((values, Some(kept))))
 }

@@ -197,6 +197,7 @@ impl Table {
         let mut picks: Vec<Vec<(usize, usize)>> = vec![(0..changes.ops.len()).map(|i| (0, i)).collect(); columns];
         let mut old_rows: Vec<Vec<ArrayRef>> = Vec::new();
         let mut moved_from: Option<&[u8]> = None;
+        let mut told_old: Option<usize> = None;
         let mut truncated = false;
         let mut unchanged = changes.unchanged.iter().peekable();
         for (i, op) in changes.ops.iter().enumerate() {
@@ -209,7 +210,10 @@ impl Table {
                 Op::Delete => {
                     latest.insert(key, None);
                 }
-                Op::OldKey => moved_from = Some(key),
+                Op::OldKey => {
+                    moved_from = Some(key);
+                    told_old = Some(i);
+                }
                 Op::Insert | Op::Update => {
                     let from = moved_from.take().unwrap_or(key);
                     let mut old_row: Option<usize> = None;
@@ -219,6 +223,11 @@ impl Table {
                         }
                         unchanged.next();
                         let column = column as usize;
+                        // Where the whole row is the identity the log tells all of the old row.
+                        if let (Identity::WholeRow, Some(old)) = (&self.identity, told_old) {
+                            picks[column][i] = (0, old);
+                            continue;
+                        }
                         match latest.get(from) {
                             Some(Some(earlier)) => picks[column][i] = picks[column][*earlier],
                             Some(None) => {}
@@ -240,6 +249,7 @@ impl Table {
                         latest.insert(from, None);
                     }
                     latest.insert(key, Some(i));
+                    told_old = None;
                 }
             }
         }

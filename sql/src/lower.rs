@@ -4,6 +4,7 @@
 //! what its inputs became, so that only that node is recomputed and not what lies below it.
 //! Equal subplans become one operator.
 
+use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -11,9 +12,11 @@ use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, JoinType, NullEquality, Result, internal_err};
+use datafusion::datasource::source_as_provider;
 use datafusion::error::DataFusionError;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::expr::{AggregateFunction, Sort as SortExpr};
+use datafusion::logical_expr::when;
 use datafusion::logical_expr::{
     Aggregate, Expr, FetchType, Filter as FilterPlan, Join as JoinPlan, Limit, LogicalPlan, Projection, SkipType, Sort, Union as UnionPlan,
 };
@@ -25,6 +28,7 @@ use pipeline::table::Identity;
 use pipeline::{Cost, Program, TableId};
 
 use crate::expr::{Input, PlannedAggregate, PlannedExpr, PlannedSubplan, try_subplan};
+use crate::session::SourceTable;
 
 /// A column by which people expect to see rows sorted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,15 +174,16 @@ impl Lowering {
             })
             .collect();
         let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-        Ok(self.project(format!("columns {}", names.join(", ")), input, Arc::clone(&schema), exprs))
+        self.project(format!("columns {}", names.join(", ")), input, Arc::clone(&schema), exprs)
     }
 
     /// Computed columns over a node. Those that only repeat a column of it carry its key along.
-    fn project(&mut self, label: String, input: &Lowered, schema: SchemaRef, exprs: Vec<Box<dyn pipeline::Expr>>) -> Lowered {
+    fn project(&mut self, label: String, input: &Lowered, schema: SchemaRef, exprs: Vec<Box<dyn pipeline::Expr>>) -> Result<Lowered> {
+        try_exprs(&exprs, &input.schema)?;
         let columns: Vec<Option<usize>> = exprs.iter().map(|expr| expr.as_column()).collect();
         let operator = Box::new(Project::new(Arc::clone(&schema), exprs));
         let node = self.program.add_operator(label, Cost::Delta, Arc::clone(&schema), vec![input.node], operator);
-        input.moved(node, schema, |column| columns.iter().position(|picked| *picked == Some(column)))
+        Ok(input.moved(node, schema, |column| columns.iter().position(|picked| *picked == Some(column))))
     }
 
     fn filter(&mut self, filter: &FilterPlan) -> Result<Lowered> {
@@ -188,6 +193,7 @@ impl Lowering {
 
     fn filter_by(&mut self, predicate: &Expr, schema: &DFSchema, input: Lowered) -> Result<Lowered> {
         let expr = self.expr(predicate, schema)?;
+        try_exprs(std::slice::from_ref(&expr), &input.schema)?;
         let label = format!("filter {predicate}");
         let node = self.program.add_operator(label, Cost::Delta, Arc::clone(&input.schema), vec![input.node], Box::new(Filter::new(expr)));
         Ok(Lowered { node, ..input })
@@ -201,7 +207,7 @@ impl Lowering {
     fn projection_over(&mut self, projection: &Projection, input: &Lowered) -> Result<Lowered> {
         let exprs = projection.expr.iter().map(|expr| self.expr(expr, projection.input.schema())).collect::<Result<Vec<_>>>()?;
         let shown: Vec<String> = projection.expr.iter().map(ToString::to_string).collect();
-        Ok(self.project(format!("project {}", shown.join(", ")), input, plain(&projection.schema), exprs))
+        self.project(format!("project {}", shown.join(", ")), input, plain(&projection.schema), exprs)
     }
 
     fn union(&mut self, union: &UnionPlan) -> Result<Lowered> {
@@ -236,7 +242,7 @@ impl Lowering {
                 Ok(boxed(cast, to.data_type().clone()))
             })
             .collect::<Result<_>>()?;
-        Ok(self.project("cast".to_owned(), input, Arc::clone(schema), exprs))
+        self.project("cast".to_owned(), input, Arc::clone(schema), exprs)
     }
 
     /// Columns for these expressions: the input's own where they only repeat it, otherwise
@@ -268,7 +274,7 @@ impl Lowering {
         }
         let schema = Arc::new(Schema::new(fields));
         let shown: Vec<String> = exprs.iter().map(ToString::to_string).collect();
-        Ok((self.project(format!("compute {}", shown.join(", ")), input, schema, all), columns))
+        Ok((self.project(format!("compute {}", shown.join(", ")), input, schema, all)?, columns))
     }
 
     fn aggregate(&mut self, aggregate: &Aggregate) -> Result<Option<Lowered>> {
@@ -283,12 +289,18 @@ impl Lowering {
         for (i, expr) in aggregate.aggr_expr.iter().enumerate() {
             let data_type = output.field(groups + i).data_type();
             let Some(call) = self.call(expr, input_schema, data_type)? else { return Ok(None) };
+            // CASE is lazy: where the filter is not true the argument is not computed, so that it
+            // can't fail there and take its row out of the other aggregates.
+            let arguments = match &call.filter {
+                None => call.arguments,
+                Some(filter) => call.arguments.into_iter().map(|argument| when(filter.clone(), argument).end()).collect::<Result<_>>()?,
+            };
             let filter = call.filter.map(|filter| {
                 needed.push(filter);
                 needed.len() - 1
             });
             let first = needed.len();
-            needed.extend(call.arguments);
+            needed.extend(arguments);
             calls.push((call.kind, first..needed.len(), filter));
         }
         let input = self.lower(&aggregate.input)?;
@@ -491,7 +503,7 @@ impl Lowering {
         let subplan = plan
             .clone()
             .transform_down_with_subqueries(|node| {
-                if !matches!(node, LogicalPlan::TableScan(_)) || is_work_table(&node, &self.tables) {
+                if !matches!(node, LogicalPlan::TableScan(_)) || is_work_table(&node) {
                     return Ok(Transformed::no(node));
                 }
                 let index = scans.iter().position(|scan| *scan == node).unwrap_or_else(|| {
@@ -540,6 +552,16 @@ struct Call {
     filter: Option<Expr>,
 }
 
+/// An expression that fails over no rows at all fails for every row: that is a mistake in the query,
+/// to be told when it is checked (`date_trunc('fortnight', at)`).
+fn try_exprs(exprs: &[Box<dyn pipeline::Expr>], input: &SchemaRef) -> Result<()> {
+    let nothing = arrow::array::RecordBatch::new_empty(Arc::clone(input));
+    match exprs.iter().find_map(|expr| expr.evaluate(&nothing).err()) {
+        Some(error) => Err(DataFusionError::Plan(error.0)),
+        None => Ok(()),
+    }
+}
+
 fn boxed(expr: Arc<dyn datafusion::physical_expr::PhysicalExpr>, data_type: DataType) -> Box<dyn pipeline::Expr> {
     Box::new(PlannedExpr::new(expr, data_type))
 }
@@ -562,7 +584,8 @@ fn join_key(
                 left.key.clone()
             }
         }
-        JoinKind::Full => Some([left.key.clone()?, from_right(right.key.as_ref()?)].concat()),
+        // Rows without a match have NULLs on one side, and a key may hold NULLs of its own.
+        JoinKind::Full => None,
         // Each row of one side meets at most one of the other: its own key is enough, as long as
         // it is there in every row of the output.
         JoinKind::Inner if is_unique(right, right_on) => left.key.clone(),
@@ -628,8 +651,10 @@ fn has_subquery(plan: &LogicalPlan) -> Result<bool> {
 }
 
 /// The table that a recursive query reads itself by.
-fn is_work_table(plan: &LogicalPlan, tables: &HashMap<String, Lowered>) -> bool {
-    matches!(plan, LogicalPlan::TableScan(scan) if !tables.contains_key(scan.table_name.table()))
+fn is_work_table(plan: &LogicalPlan) -> bool {
+    // By what is behind the name: the query may call itself like one of our tables.
+    let LogicalPlan::TableScan(scan) = plan else { return false };
+    source_as_provider(&scan.source).map_or(true, |provider| (provider.as_ref() as &dyn Any).downcast_ref::<SourceTable>().is_none())
 }
 
 /// The plan's columns by their plain names, all nullable.

@@ -195,7 +195,13 @@ impl Planned<'_> {
         let declaration = self.project.queries.get(name)?;
         path.push(name.to_owned());
         let mut is_right = true;
-        for (needed, span) in relations(&declaration.query) {
+        for Relation { name: needed, span, may_be_own } in relations(&declaration.query) {
+            if may_be_own {
+                if !path.contains(&needed) && self.project.queries.contains_key(&needed) {
+                    self.visit(&needed, path, wrong);
+                }
+                continue;
+            }
             let place = || place_of(span, declaration);
             if path.contains(&needed) {
                 let from = path.iter().position(|on_the_way| *on_the_way == needed).unwrap_or(0);
@@ -265,30 +271,43 @@ fn renamed(plan: LogicalPlan, names: &[String]) -> Result<LogicalPlan> {
     LogicalPlanBuilder::from(plan).project(exprs)?.build()
 }
 
-/// Tables and views that a query reads, in the order of appearance; names that its WITH clauses
-/// define are left out.
-fn relations(query: &Query) -> Vec<(String, Span)> {
+/// What a query reads, in the order of appearance.
+struct Relation {
+    name: String,
+    span: Span,
+    /// A WITH clause around it defines the name. Whether it is meant is for DataFusion to tell
+    /// (`WITH z AS (SELECT * FROM z)` reads another `z`), so such a name is only planned first.
+    may_be_own: bool,
+}
+
+fn relations(query: &Query) -> Vec<Relation> {
     #[derive(Default)]
     struct Names {
-        defined: BTreeSet<String>,
-        read: Vec<(String, Span)>,
+        defined: Vec<BTreeSet<String>>,
+        read: Vec<Relation>,
     }
     impl Visitor for Names {
         type Break = ();
 
         fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
-            self.defined.extend(query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| normalise(&cte.alias.name)));
+            self.defined.push(query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| normalise(&cte.alias.name)).collect());
+            ControlFlow::Continue(())
+        }
+
+        fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+            self.defined.pop();
             ControlFlow::Continue(())
         }
 
         fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
-            self.read.push((name_of(relation), relation.span()));
+            let name = name_of(relation);
+            let may_be_own = self.defined.iter().any(|defined| defined.contains(&name));
+            self.read.push(Relation { name, span: relation.span(), may_be_own });
             ControlFlow::Continue(())
         }
     }
     let mut names = Names::default();
     let _ = query.visit(&mut names);
-    names.read.retain(|(name, _)| !names.defined.contains(name));
     names.read
 }
 

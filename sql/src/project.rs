@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::sql::sqlparser::ast::{
-    ColumnOption, CreateTable, CreateTableOptions, CreateView, DataType as SqlDataType, ObjectName, Query, SqlOption, Statement,
-    TableConstraint,
+    ColumnOption, CreateTable, CreateTableOptions, CreateView, DataType as SqlDataType, Expr as SqlExpr, ObjectName, Query, SqlOption,
+    Statement, TableConstraint,
 };
 
 use crate::config::Config;
@@ -167,6 +167,13 @@ impl Project {
     }
 
     fn name_is_taken(&self, name: &str, place: &Place, wrong: &mut Diagnostics) -> bool {
+        if name.contains('.') {
+            wrong.push(
+                Diagnostic::at(place.clone(), format!("`{name}` has a qualifier, and a project has one space of names"))
+                    .help("write the name alone"),
+            );
+            return true;
+        }
         let first = self.tables.get(name).map(|table| &table.place).or_else(|| self.queries.get(name).map(|query| &query.place));
         if let Some(first) = first {
             let help = format!("the first one is at {}:{}:{}; rename one of them", first.file.path.display(), first.line, first.column);
@@ -199,7 +206,7 @@ impl Project {
         for constraint in &table.constraints {
             match constraint {
                 TableConstraint::PrimaryKey(primary) if key.is_empty() => {
-                    key = primary.columns.iter().map(|column| column.column.expr.to_string().to_lowercase()).collect();
+                    key = primary.columns.iter().map(|column| key_name(&column.column.expr)).collect();
                 }
                 _ => wrong.push(
                     Diagnostic::at(place.clone(), format!("table `{name}` has a constraint that means nothing here"))
@@ -290,12 +297,20 @@ fn with_options(options: &CreateTableOptions) -> &[SqlOption] {
 
 /// Unquoted names are lower case, as in Postgres.
 pub(crate) fn normalise(ident: &datafusion::sql::sqlparser::ast::Ident) -> String {
-    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_ascii_lowercase() }
 }
 
 /// A name with its qualifiers, as the project knows it.
 pub(crate) fn name_of(name: &ObjectName) -> String {
     name.0.iter().filter_map(|part| part.as_ident()).map(normalise).collect::<Vec<_>>().join(".")
+}
+
+/// A column of PRIMARY KEY (…).
+fn key_name(expr: &SqlExpr) -> String {
+    match expr {
+        SqlExpr::Identifier(ident) => normalise(ident),
+        other => other.to_string(),
+    }
 }
 
 fn name_place(name: &ObjectName, statement: &Place) -> Place {

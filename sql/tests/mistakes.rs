@@ -88,6 +88,8 @@ CREATE MATERIALIZED VIEW c AS SELECT nosuch(id) FROM orders;
 CREATE MATERIALIZED VIEW d AS SELECT x.id FROM orders o;
 CREATE MATERIALIZED VIEW e AS SELECT id FROM orders o JOIN customers c ON c.id = o.customer;
 CREATE MATERIALIZED VIEW f AS SELECT state, sum(total) FROM orders;
+CREATE MATERIALIZED VIEW h AS SELECT date_trunc('fortnight', to_timestamp(id)) AS at FROM orders;
+CREATE MATERIALIZED VIEW public.i AS SELECT id FROM orders;
 CREATE MATERIALIZED VIEW g AS SELECT id FROM orders WHERE state + 1 > 'x' AND total LIKE 5",
         &expect![[r#"
             error: there is no column `o.totl`
@@ -130,13 +132,26 @@ CREATE MATERIALIZED VIEW g AS SELECT id FROM orders WHERE state + 1 > 'x' AND to
               |                                      ^^^^^
               = help: either add 'orders.state' to GROUP BY clause, or use an aggregate function like ANY_VALUE(orders.state)
 
-            error: expressions have incompatible types
+            error: execution error: Unsupported date_trunc granularity: 'fortnight'. Supported values are: microsecond, millisecond, second, minute, hour, day, week, month, quarter, year
              --> b.sql:9:1
               |
-            9 | CREATE MATERIALIZED VIEW g AS SELECT id FROM orders WHERE state + 1 > 'x' AND total LIKE 5
-              | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+            9 | CREATE MATERIALIZED VIEW h AS SELECT date_trunc('fortnight', to_timestamp(id)) AS at FROM orders;
+              | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
 
-            7 mistakes
+            error: `public.i` has a qualifier, and a project has one space of names
+              --> b.sql:10:26
+               |
+            10 | CREATE MATERIALIZED VIEW public.i AS SELECT id FROM orders;
+               |                          ^^^^^^
+              = help: write the name alone
+
+            error: expressions have incompatible types
+              --> b.sql:11:1
+               |
+            11 | CREATE MATERIALIZED VIEW g AS SELECT id FROM orders WHERE state + 1 > 'x' AND total LIKE 5
+               | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+
+            9 mistakes
         "#]],
     );
 }
@@ -290,6 +305,20 @@ CREATE VIEW j WITH (batch = '1s') AS SELECT id FROM orders",
               = help: a view, which is inlined where it is used, takes none
 
             12 mistakes
+        "#]],
+    );
+}
+
+/// A name that WITH defines may be read inside its own definition, where it is the view of before.
+#[test]
+fn a_with_clause_may_take_the_name_of_a_view() {
+    check_one(
+        "CREATE MATERIALIZED VIEW a AS WITH z AS (SELECT id FROM z WHERE id > 1) SELECT id FROM z;
+CREATE VIEW z AS SELECT id FROM customers",
+        &expect![[r#"
+            filter customers.id > Int64(1)  delta
+              columns id                    delta
+                table customers             delta
         "#]],
     );
 }

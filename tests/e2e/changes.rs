@@ -48,6 +48,33 @@ async fn large_values_survive_updates_that_leave_them_out() {
     server.stop().await;
 }
 
+/// The same where a row is told apart by all of it: equal rows, and one row twice in a transaction.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_values_of_rows_without_a_key() {
+    let postgres = postgres();
+    let client = connect(&postgres, "shop").await;
+    client
+        .batch_execute(
+            "CREATE TABLE docs (body text, n int); ALTER TABLE docs ALTER body SET STORAGE EXTERNAL; ALTER TABLE docs REPLICA IDENTITY FULL;
+             INSERT INTO docs SELECT (SELECT string_agg(md5(m::text), '') FROM generate_series(1, 200) m), 0 FROM generate_series(1, 2);",
+        )
+        .await
+        .expect("a table");
+    let project = ProjectFolder::new(
+        &postgres,
+        "CREATE TABLE docs WITH (connector = 'postgres', url = '$DB');
+         CREATE MATERIALIZED VIEW sizes AS SELECT length(body) AS size, n, count(*) AS rows FROM docs GROUP BY length(body), n;",
+    );
+    let server = Server::start(&project).await;
+    let mut subscriber = server.subscriber().await;
+    subscriber.subscribe("sizes").await;
+    client.batch_execute("BEGIN; UPDATE docs SET n = 1; UPDATE docs SET n = 2; COMMIT").await.expect("changes");
+    subscriber.until(|held| held["sizes"].rows() == [json!([6400, 2, 2])]).await;
+    client.batch_execute("DELETE FROM docs").await.expect("a change");
+    subscriber.until(|held| held["sizes"].is_empty()).await;
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_without_a_key_truncated_and_partitioned() {
     let postgres = postgres();

@@ -142,11 +142,7 @@ impl Live {
                 let all = keys.len();
                 keys.sort();
                 keys.dedup();
-                assert!(
-                    keys.len() == all || key.is_empty(),
-                    "{story}: the derived key {key:?} is not unique\n{}",
-                    self.program.explain(id)
-                );
+                assert!(keys.len() == all, "{story}: the derived key {key:?} is not unique\n{}", self.program.explain(id));
             }
         }
     }

@@ -24,7 +24,7 @@ impl Filter {
 impl Operator for Filter {
     fn step(&mut self, inputs: &[Option<&Delta>], context: &mut Context<'_>) -> Result<Option<Delta>, ArrowError> {
         let Some(input) = inputs[0] else { return Ok(None) };
-        let (values, kept) = evaluate(&self.predicate, input, context.withheld)?;
+        let Some((values, kept)) = evaluate(&self.predicate, input, context.withheld)? else { return Ok(None) };
         let mask = values[0].as_boolean_opt().ok_or_else(|| ArrowError::ComputeError("a predicate is Boolean".to_owned()))?;
         match kept {
             None => select(input, mask),

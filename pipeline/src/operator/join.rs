@@ -17,7 +17,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use hashbrown::HashMap;
 
-use crate::arrangement::{Arrangement, Changed};
+use crate::arrangement::{Arrangement, Changed, Group};
 use crate::delta::{Delta, index};
 use crate::operator::{Context, Operator};
 use crate::program::ArrangementId;
@@ -171,13 +171,7 @@ impl Join {
                 *gained.entry(other.keys.row(i).data()).or_default() += other.delta.weights[i];
             }
         }
-        let rows_before = |key: &[u8]| {
-            let mut rows = 0;
-            if let Some(group) = other.group(key) {
-                group.for_each(|_, count| rows += count);
-            }
-            rows
-        };
+        let rows_before = |key: &[u8]| other.group(key).map_or(0, Group::total);
         let is_wanted = |rows: i64| (rows != 0) == (wanted == HasMatch::Yes);
         let mut parts = Vec::new();
         // 1. The side's own changes count where the key is as wanted after this step.

@@ -35,7 +35,7 @@ impl Operator for Project {
             let batch = batch_of(&self.schema, values, input.len())?;
             return Ok(Some(Delta::new(batch, input.weights.clone())));
         }
-        let (values, kept) = evaluate(&self.exprs, input, context.withheld)?;
+        let Some((values, kept)) = evaluate(&self.exprs, input, context.withheld)? else { return Ok(None) };
         let weights: Vec<i64> = match kept {
             None => input.weights.clone(),
             Some(kept) => kept.iter().map(|&row| input.weights[row as usize]).collect(),
