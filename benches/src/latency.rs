@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use connectors::postgres::Target;
 use connectors::postgres::message::{Message, Value};
-use connectors::postgres::replication::{Frame, Replication, STATUS_INTERVAL};
+use connectors::postgres::replication::{Frame, Reading, Replication, STATUS_INTERVAL};
 use futures_util::{SinkExt, StreamExt};
 use tests::{ProjectFolder, Server, connect, postgres};
 use tokio::net::{TcpListener, TcpStream};
@@ -209,7 +209,7 @@ async fn bare_client(url: String, stop: Arc<AtomicBool>) -> Result<HashMap<u64, 
                 Frame::Data(bytes) => frames.push(bytes),
                 Frame::Keepalive { wal_end, .. } => end = wal_end,
             },
-            _ = status.tick() => replication.send_status(end).await?,
+            _ = status.tick() => replication.send_status(end, Reading::Goes).await?,
         }
     }
     let mut arrived = HashMap::new();

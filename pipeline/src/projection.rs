@@ -60,6 +60,8 @@ pub struct Projection {
     keys: HashMap<RowBytes, i64>,
     /// Declared keys that two rows have.
     conflicts: HashMap<RowBytes, ()>,
+    /// The last answer was a conflict: that it is gone must be said, even when nothing else changed.
+    was_in_conflict: bool,
 }
 
 /// A row that was taken away more often than it came: a mistake of ours, never of the data.
@@ -86,6 +88,7 @@ impl Projection {
             unpublished: HashMap::new(),
             keys: HashMap::new(),
             conflicts: HashMap::new(),
+            was_in_conflict: false,
         })
     }
 
@@ -142,9 +145,10 @@ impl Projection {
     /// # Errors
     /// When a row's count would be negative.
     pub fn publish(&mut self) -> Result<Published, PublishError> {
-        if self.unpublished.is_empty() && self.conflicts.is_empty() {
+        if self.unpublished.is_empty() && self.conflicts.is_empty() && !self.was_in_conflict {
             return Ok(Published::Unchanged);
         }
+        self.was_in_conflict = !self.conflicts.is_empty();
         for row in self.unpublished.keys() {
             let held = self.rows.get(row).copied().unwrap_or(0);
             if held < 0 {

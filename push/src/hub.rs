@@ -267,8 +267,9 @@ impl Hub {
 fn apply(rows: &mut Rows, changes: &[Change]) {
     for change in changes {
         match change {
+            // Copied: a slice would keep the buffer of its whole epoch for as long as it lives.
             Change::Upsert { key, row } => {
-                rows.insert(key.clone(), Row { json: row.clone(), count: 1 });
+                rows.insert(Bytes::copy_from_slice(key), Row { json: Bytes::copy_from_slice(row), count: 1 });
             }
             Change::Delete { key } => {
                 rows.remove(key);
@@ -278,7 +279,8 @@ fn apply(rows: &mut Rows, changes: &[Change]) {
                 if count == 0 {
                     rows.remove(row);
                 } else {
-                    rows.insert(row.clone(), Row { json: row.clone(), count });
+                    let row = Bytes::copy_from_slice(row);
+                    rows.insert(row.clone(), Row { json: row, count });
                 }
             }
         }

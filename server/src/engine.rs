@@ -21,6 +21,9 @@ use crate::health::HealthBoard;
 /// kept waiting for a backlog to be gone.
 const EPOCH_ROWS_MAX: usize = 20_000;
 
+/// Events that one epoch takes in: a copy has many and no end, and others want to be seen meanwhile.
+const EPOCH_EVENTS_MAX: usize = 256;
+
 /// One source as the engine sees it.
 pub struct EngineSource {
     /// Name in positions.
@@ -75,12 +78,19 @@ impl Engine {
     pub fn run(mut self, mut events: mpsc::Receiver<(usize, SourceEvent)>) -> Result<(), StepError> {
         while let Some((source, event)) = events.blocking_recv() {
             self.take(source, event)?;
+            let mut taken = 1;
             while self.waiting_rows < EPOCH_ROWS_MAX
+                && taken < EPOCH_EVENTS_MAX
                 && let Ok((source, event)) = events.try_recv()
             {
                 self.take(source, event)?;
+                taken += 1;
             }
             self.flush()?;
+            // Whatever else is being copied: what was taken in need not be kept by its server.
+            for source in &self.sources {
+                source.source.applied.send_replace(source.end);
+            }
             self.publish()?;
         }
         Ok(())
@@ -163,9 +173,6 @@ impl Engine {
             .collect();
         self.stamp.epoch = self.stamp.epoch.next();
         self.hub.publish(self.stamp.clone(), publications);
-        for source in &self.sources {
-            source.source.applied.send_replace(source.end);
-        }
         let withheld = self.projections.iter().map(|id| self.program.withheld(*id)).collect();
         self.health.set_withheld(withheld);
         Ok(())

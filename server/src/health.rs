@@ -52,26 +52,22 @@ impl HealthBoard {
 
     /// Reports a source's state.
     pub fn set_source(&self, i: usize, state: &SourceState) {
-        let is_ready = {
+        self.health.send_modify(|health| {
+            // Inside, so that an older answer never overwrites a newer one.
             let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
             progress.has_streamed[i] |= *state == SourceState::Streaming;
-            progress.is_ready()
-        };
-        self.health.send_modify(|health| {
             health.sources[i].1 = show_state(state);
-            health.is_ready = is_ready;
+            health.is_ready = progress.is_ready();
         });
     }
 
     /// Reports, at the end of an epoch, the rows withheld in each projection.
     pub fn set_withheld(&self, withheld: Vec<Withheld>) {
         let withheld: Vec<(i64, Option<String>)> = withheld.into_iter().map(|it| (it.rows, it.reason.map(|reason| reason.0))).collect();
-        let is_ready = {
+        self.health.send_if_modified(|health| {
             let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
             progress.has_published = true;
-            progress.is_ready()
-        };
-        self.health.send_if_modified(|health| {
+            let is_ready = progress.is_ready();
             let changed = health.is_ready != is_ready || health.withheld != withheld;
             health.is_ready = is_ready;
             health.withheld = withheld;

@@ -123,7 +123,10 @@ pub async fn start(folder: &Path, options: RunOptions) -> anyhow::Result<Running
 impl Running {
     /// Resolves when the engine has failed: the program must end then.
     pub async fn failed(&mut self) {
-        let ended = self.ended.wait_for(Option::is_some).await.map(|ended| *ended);
+        let ended = tokio::select! {
+            ended = self.ended.wait_for(Option::is_some) => ended.map(|ended| *ended),
+            () = panicked(&mut self.tasks) => return,
+        };
         // Without a word it has panicked.
         if matches!(ended, Ok(Some(Ended::WithoutSources))) {
             std::future::pending::<()>().await;
@@ -143,6 +146,16 @@ impl Running {
             Err(_) => anyhow::bail!("the engine panicked, which is a mistake of ours; please report it with the log"),
         }
     }
+}
+
+/// Resolves when a source's task has panicked; one that only ended has said why.
+async fn panicked(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        if ended.is_err_and(|error| error.is_panic()) {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 fn describe(projection: &sql::PlannedProjection) -> push::Projection {

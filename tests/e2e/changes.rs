@@ -81,7 +81,8 @@ async fn tables_without_a_key_truncated_and_partitioned() {
     let client = connect(&postgres, "shop").await;
     client
         .batch_execute(
-            "CREATE TABLE bag (a int, b text); ALTER TABLE bag REPLICA IDENTITY FULL;
+            "CREATE TABLE wide (id int, x int, note text, PRIMARY KEY (id) INCLUDE (x)); INSERT INTO wide VALUES (1, 1, 'a'), (2, 2, 'b');
+             CREATE TABLE bag (a int, b text); ALTER TABLE bag REPLICA IDENTITY FULL;
              CREATE TABLE by_code (code text NOT NULL, n int); CREATE UNIQUE INDEX by_code_code ON by_code (code); ALTER TABLE by_code REPLICA IDENTITY USING INDEX by_code_code;
              CREATE TABLE parts (id int, region text, PRIMARY KEY (id, region)) PARTITION BY LIST (region);
              CREATE TABLE parts_n PARTITION OF parts FOR VALUES IN ('n'); CREATE TABLE parts_s PARTITION OF parts FOR VALUES IN ('s');
@@ -96,13 +97,15 @@ async fn tables_without_a_key_truncated_and_partitioned() {
         "CREATE TABLE bag WITH (connector = 'postgres', url = '$DB');
          CREATE TABLE by_code WITH (connector = 'postgres', url = '$DB');
          CREATE TABLE parts WITH (connector = 'postgres', url = '$DB');
+         CREATE TABLE wide WITH (connector = 'postgres', url = '$DB');
+         CREATE MATERIALIZED VIEW wides AS SELECT * FROM wide;
          CREATE MATERIALIZED VIEW bags AS SELECT * FROM bag;
          CREATE MATERIALIZED VIEW codes AS SELECT * FROM by_code;
          CREATE MATERIALIZED VIEW all_parts AS SELECT * FROM parts;",
     );
     let server = Server::start(&project).await;
     let mut subscriber = server.subscriber().await;
-    for projection in ["bags", "codes", "all_parts"] {
+    for projection in ["bags", "codes", "all_parts", "wides"] {
         subscriber.subscribe(projection).await;
     }
     assert_eq!(subscriber.rows("bags"), [json!([1, "x"]), json!([1, "x"]), json!([null, null])]);
@@ -114,12 +117,14 @@ async fn tables_without_a_key_truncated_and_partitioned() {
              UPDATE bag SET b = 'now' WHERE a IS NULL;
              UPDATE by_code SET code = 'r' WHERE code = 'p'; UPDATE by_code SET n = 9 WHERE code = 'q';
              UPDATE parts SET region = 's' WHERE id = 1;
+             UPDATE wide SET x = 9 WHERE id = 1; DELETE FROM wide WHERE id = 2;
              INSERT INTO bag VALUES (100, 'done')",
         )
         .await
         .expect("changes");
     subscriber.until(done(100)).await;
     assert_eq!(subscriber.rows("bags"), [json!([1, "x"]), json!([100, "done"]), json!([null, "now"])]);
+    assert_eq!(subscriber.rows("wides"), [json!([1, 9, "a"])]);
     assert_eq!(subscriber.rows("codes"), [json!(["q", 9]), json!(["r", 1])]);
     assert_eq!(subscriber.rows("all_parts"), [json!([1, "s"]), json!([2, "s"])]);
     client

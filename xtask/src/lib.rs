@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 /// The root of the workspace.
 #[must_use]
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+    // Asked when it runs, not when it was compiled: clones share their target folder, and cargo
+    // may take what another clone compiled.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).or_else(|| std::env::current_dir().ok()).unwrap_or_default();
+    here.ancestors().find(|folder| folder.join("xtask/Cargo.toml").exists()).map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
 /// Where builds go: outside of the clone, so that a fresh clone finds what another has compiled.

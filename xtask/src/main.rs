@@ -61,7 +61,12 @@ enum Chore {
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().chore {
+    let cli = Cli::parse();
+    if let Err(error) = process::claim_target_folder() {
+        eprintln!("error: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    let done = match cli.chore {
         Chore::Demo { listen, rate, release } => demo::demo(&listen, rate, release),
         Chore::Test { part, filter } => test::test(part.as_deref(), filter.as_deref()),
         Chore::Lint { fix } => test::lint(fix),

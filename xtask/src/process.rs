@@ -12,6 +12,32 @@ pub fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
+/// Makes sure that what the target folder holds of our own crates was compiled from this clone.
+///
+/// Clones share the folder for the sake of DataFusion. Cargo tells their crates apart by nothing but
+/// the times of their files, so a clone whose files are older than another's build would run that
+/// build. When the clone changes, our crates are compiled anew.
+///
+/// # Errors
+/// When the folder can't be written.
+pub fn claim_target_folder() -> Result<()> {
+    let note = target_folder().join("compiled-from");
+    let here = root().canonicalize()?.display().to_string();
+    if std::fs::read_to_string(&note).is_ok_and(|there| there == here) {
+        return Ok(());
+    }
+    if target_folder().exists() {
+        let members = ["pipeline", "sql", "connectors", "push", "server", "tests", "benches", "xtask"];
+        let mut clean = cargo(&["clean", "--quiet"]);
+        members.iter().for_each(|member| drop(clean.args(["--package", member])));
+        if !clean.stderr(std::process::Stdio::null()).status()?.success() {
+            bail!("can't clean the target folder of what another clone compiled");
+        }
+    }
+    std::fs::create_dir_all(target_folder())?;
+    Ok(std::fs::write(note, here)?)
+}
+
 /// Runs a program to its end.
 ///
 /// # Errors

@@ -306,8 +306,9 @@ async fn identity(
         .query(
             "SELECT i.indisprimary, i.indisreplident,
                     ARRAY(SELECT a.attname::text FROM unnest(i.indkey) WITH ORDINALITY k (number, place)
-                          JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number ORDER BY place)
-             FROM pg_index i WHERE i.indrelid = $1 AND (i.indisprimary OR i.indisreplident)",
+                          JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
+                          WHERE k.place <= i.indnkeyatts ORDER BY place)
+             FROM pg_index i WHERE i.indrelid = $1 AND i.indimmediate AND (i.indisprimary OR i.indisreplident)",
             &[&oid],
         )
         .await?;
@@ -397,7 +398,7 @@ pub async fn prepare_publication(
     let sql_error = |error| target.sql_error(error);
     let found = client
         .query_opt(
-            "SELECT puballtables, pubinsert AND pubupdate AND pubdelete AND pubtruncate FROM pg_publication WHERE pubname = $1",
+            "SELECT puballtables, pubinsert AND pubupdate AND pubdelete AND pubtruncate, pubviaroot FROM pg_publication WHERE pubname = $1",
             &[&publication],
         )
         .await
@@ -426,6 +427,13 @@ pub async fn prepare_publication(
         return Err(not_ready(
             format!("the publication {publication} leaves out some kinds of change"),
             format!("run ALTER PUBLICATION {} SET (publish = 'insert, update, delete, truncate')", quote(publication)),
+        ));
+    }
+    let via_root: bool = found.get(2);
+    if !via_root && let Some(table) = tables.iter().find(|table| table.is_partitioned) {
+        return Err(not_ready(
+            format!("the publication {publication} tells changes of {} under the names of its partitions", table.quoted()),
+            format!("run ALTER PUBLICATION {} SET (publish_via_partition_root = true)", quote(publication)),
         ));
     }
     if all_tables {

@@ -123,6 +123,9 @@ fn response_to_sqlstate(code: &str) -> Response {
         "42P01" => stop("check the name of the table"),
         // Slots and senders used up; a server that starts or stops; a slot still in use.
         "53300" | "53400" | "55006" | "57P01" | "57P02" | "57P03" => Response::Retry,
+        // Another of us made the publication at the same moment; a snapshot that is gone.
+        "42710" | "XX000" | "22023" => Response::Retry,
+        _ if code.starts_with("40") || code.starts_with("53") => Response::Retry,
         _ if code.starts_with("08") || code.starts_with("57") || code.starts_with("58") => Response::Retry,
         // A slot or publication that was dropped under us: start over with new ones.
         "42704" | "55000" => Response::Retry,

@@ -31,8 +31,11 @@ pub const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 const QUIET_MAX: Duration = Duration::from_secs(10);
 /// After this much silence the connection is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
-/// A command or a status that takes longer than this has no one at the other end.
+/// A command that takes longer than this has no one at the other end.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Creating a slot waits for every transaction that is open on the server. Giving up early would
+/// leave a sender behind that holds a slot until they end, and the next try another.
+const SLOT_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the stream brings.
 #[derive(Debug)]
@@ -46,6 +49,15 @@ pub enum Frame {
         /// Whether it wants to hear from us now.
         reply_requested: bool,
     },
+}
+
+/// Whether frames are being read while a status is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Yes: silence is the server's.
+    Goes,
+    /// No, since what was read has no room yet.
+    Paused,
 }
 
 /// A slot and the point from which it streams.
@@ -113,9 +125,10 @@ impl Replication {
     pub async fn create_temporary_slot(&mut self, name: &str) -> Result<Slot, SourceError> {
         let command = format!("CREATE_REPLICATION_SLOT {} TEMPORARY LOGICAL pgoutput (SNAPSHOT 'export')", quote(name));
         // Servers before 15 know only the older form.
-        let row = match self.command(&command).await {
+        let row = match self.command(&command, SLOT_TIMEOUT).await {
             Err(SourceError::Refused { code, .. }) if code == "42601" => {
-                self.command(&format!("CREATE_REPLICATION_SLOT {} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT", quote(name))).await?
+                self.command(&format!("CREATE_REPLICATION_SLOT {} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT", quote(name)), SLOT_TIMEOUT)
+                    .await?
             }
             answer => answer?,
         };
@@ -138,7 +151,7 @@ impl Replication {
         );
         write_query(&mut self.write, &command).await.map_err(|error| self.target.lost(io::Error::other(error)))?;
         loop {
-            let message = self.answer().await?;
+            let message = self.answer(ANSWER_TIMEOUT).await?;
             match message.tag {
                 b'W' => return Ok(()),
                 b'E' => return Err(self.target.refused(&message.payload)),
@@ -149,12 +162,12 @@ impl Replication {
     }
 
     /// Runs a command and returns the first row of its answer.
-    async fn command(&mut self, command: &str) -> Result<Vec<Option<String>>, SourceError> {
+    async fn command(&mut self, command: &str, limit: Duration) -> Result<Vec<Option<String>>, SourceError> {
         write_query(&mut self.write, command).await.map_err(|error| self.target.lost(io::Error::other(error)))?;
         let mut row = Vec::new();
         let mut refused = None;
         loop {
-            let message = self.answer().await?;
+            let message = self.answer(limit).await?;
             match message.tag {
                 b'D' if row.is_empty() => row = data_row(&message.payload),
                 b'E' => refused = Some(self.target.refused(&message.payload)),
@@ -165,10 +178,10 @@ impl Replication {
         refused.map_or(Ok(row), Err)
     }
 
-    async fn answer(&mut self) -> Result<BackendMessage, SourceError> {
-        match timeout(ANSWER_TIMEOUT, self.reader.read(&mut self.read)).await {
+    async fn answer(&mut self, limit: Duration) -> Result<BackendMessage, SourceError> {
+        match timeout(limit, self.reader.read(&mut self.read)).await {
             Ok(message) => message.map_err(|error| self.target.lost(io::Error::other(error))),
-            Err(_) => Err(SourceError::Silent { server: self.target.server(), silence: ANSWER_TIMEOUT }),
+            Err(_) => Err(SourceError::Silent { server: self.target.server(), silence: limit }),
         }
     }
 
@@ -213,7 +226,11 @@ impl Replication {
     ///
     /// # Errors
     /// When the server has been silent for too long, or the connection broke.
-    pub async fn send_status(&mut self, applied: Lsn) -> Result<(), SourceError> {
+    pub async fn send_status(&mut self, applied: Lsn, reading: Reading) -> Result<(), SourceError> {
+        if reading == Reading::Paused {
+            // Who does not read can't tell silence from a full socket.
+            self.heard.store(millis(self.started.elapsed()), Ordering::Relaxed);
+        }
         let silence = self.started.elapsed().saturating_sub(Duration::from_millis(self.heard.load(Ordering::Relaxed)));
         if silence > SILENCE_MAX {
             return Err(SourceError::Silent { server: self.target.server(), silence });

@@ -16,7 +16,7 @@ use super::catalog::{DiscoveredTable, prepare_publication};
 use super::connect::Target;
 use super::decode::{Decoder, Transaction};
 use super::error::{Response, SourceError, response_to};
-use super::replication::{Frame, Replication, STATUS_INTERVAL};
+use super::replication::{Frame, Reading, Replication, STATUS_INTERVAL};
 use super::snapshot::{self, TableReader};
 
 /// First wait after a failure; doubled each time.
@@ -207,7 +207,9 @@ impl Source {
     /// gone, and then keeps its slot for a while.
     fn slot_name(&self) -> String {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        format!("{}_{:x}_{:x}", self.options.slot, std::process::id(), now.as_millis())
+        // Postgres cuts names at 63 bytes, and what tells them apart stands at the end.
+        let prefix: String = self.options.slot.chars().filter(char::is_ascii).take(38).collect();
+        format!("{prefix}_{:x}_{:x}", std::process::id(), now.as_millis())
     }
 
     async fn copy_table(&self, client: &tokio_postgres::Client, i: usize) -> Result<(), Ended> {
@@ -267,7 +269,7 @@ impl Source {
                         }
                         if reply_requested {
                             confirmed.applied = *self.applied.borrow();
-                            replication.send_status(confirmed.lsn(start)).await?;
+                            replication.send_status(confirmed.lsn(start), reading(&waiting)).await?;
                         }
                     }
                 },
@@ -279,12 +281,16 @@ impl Source {
                 }
                 _ = status.tick() => {
                     confirmed.applied = *self.applied.borrow();
-                    replication.send_status(confirmed.lsn(start)).await?;
+                    replication.send_status(confirmed.lsn(start), reading(&waiting)).await?;
                 }
                 () = self.events.closed() => return Err(Ended::ReaderGone),
             }
         }
     }
+}
+
+fn reading(waiting: &Option<Transaction>) -> Reading {
+    if waiting.is_some() { Reading::Paused } else { Reading::Goes }
 }
 
 /// How far the server may forget its log.

@@ -8,6 +8,8 @@ const RETRY_MAX_MS = 10_000;
 const at = (id) => document.getElementById(id);
 let socket = null;
 let retries = 0;
+let heard = Date.now(); // when the server last said anything
+let heartbeat = 15_000;
 let subscription = 0; // grows with each choice, so that late messages of the last one are told apart
 let chosen = null; // name of the projection
 let shape = null; // its columns, key and order
@@ -29,7 +31,8 @@ async function start() {
     return item;
   }));
   const choose = () => {
-    const wanted = decodeURIComponent(location.hash.slice(1));
+    let wanted = "";
+    try { wanted = decodeURIComponent(location.hash.slice(1)); } catch { /* not a name */ }
     const projection = projections.find((it) => it.name === wanted) ?? projections[0];
     if (!projection) return;
     chosen = projection.name;
@@ -49,7 +52,8 @@ function connect() {
   show("connecting", "connecting");
   socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/v1/socket`);
   socket.onopen = () => { retries = 0; show("live", "live"); subscription = 0; subscribe(); };
-  socket.onmessage = (event) => receive(JSON.parse(event.data));
+  heard = Date.now();
+  socket.onmessage = (event) => { heard = Date.now(); receive(JSON.parse(event.data)); };
   socket.onclose = () => {
     // Full jitter, so that a thousand pages do not come back at the same moment.
     const wait = Math.random() * Math.min(RETRY_MAX_MS, 500 * 2 ** retries++);
@@ -71,6 +75,7 @@ function receive(message) {
     at("epoch").textContent = message.epoch;
     at("position").textContent = Object.values(message.position).join(" ") || "–";
   }
+  if (message.op === "welcome") heartbeat = message.heartbeat_ms;
   const isOurs = message.id === undefined || message.id === String(subscription);
   if (message.op === "image" && isOurs) {
     if (message.columns) { shape = message; rows = new Map(); head(); problem(null); }
@@ -182,6 +187,12 @@ function drawRows() {
 const median = (numbers) => numbers.length ? [...numbers].sort((a, b) => a - b)[numbers.length >> 1] : null;
 
 function tick() {
+  // A socket that a sleep or a network has cut says nothing: two heartbeats missed is the end of it.
+  if (socket?.readyState === WebSocket.OPEN && Date.now() - heard > 2 * heartbeat) {
+    socket.onclose = socket.onmessage = null;
+    socket.close();
+    connect();
+  }
   const last = seconds.at(-1);
   if (last) {
     at("rate").textContent = last.changes;

@@ -21,6 +21,7 @@ impl Gate {
     #[must_use]
     pub fn new(is_loopback: bool, allowed_origins: Vec<String>, allowed_hosts: Vec<String>) -> Gate {
         let trim = |origin: String| origin.trim_end_matches('/').to_lowercase();
+        let allowed_hosts = allowed_hosts.into_iter().map(|host| host.to_lowercase()).collect();
         Gate { is_loopback, allowed_origins: allowed_origins.into_iter().map(trim).collect(), allowed_hosts }
     }
 
@@ -32,7 +33,7 @@ impl Gate {
         let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_lowercase();
         let name = host_name(&host);
         let is_known = ["localhost", "127.0.0.1", "[::1]"].contains(&name) || self.allowed_hosts.iter().any(|allowed| allowed == name);
-        if self.is_loopback && !is_known {
+        if (self.is_loopback || !self.allowed_hosts.is_empty()) && !is_known {
             return Err(format!("host {name} is not served here; add it to allowed_hosts in deltafront.toml"));
         }
         let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
