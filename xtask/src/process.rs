@@ -29,7 +29,9 @@ pub fn claim_target_folder() -> Result<()> {
     if target_folder().exists() {
         let members = ["pipeline", "sql", "connectors", "push", "server", "tests", "benches", "xtask"];
         let mut clean = cargo(&["clean", "--quiet"]);
-        members.iter().for_each(|member| drop(clean.args(["--package", member])));
+        for member in members {
+            clean.args(["--package", member]);
+        }
         if !clean.stderr(std::process::Stdio::null()).status()?.success() {
             bail!("can't clean the target folder of what another clone compiled");
         }
