@@ -12,5 +12,5 @@ pub mod text; // Postgres's text form of values into Arrow builders // one datab
 
 pub use catalog::{DiscoveredTable, TableRequest, discover};
 pub use connect::Target;
-pub use error::{Response, SourceError, response_to};
+pub use error::{Response, SourceError, chain, response_to};
 pub use source::{Source, SourceEvent, SourceOptions, SourceState};

@@ -95,6 +95,11 @@ pub(crate) fn take_rows(batch: &RecordBatch, indices: &UInt32Array) -> Result<Re
     take_record_batch(batch, indices)
 }
 
+/// The index of each row as often as the row counts, for `take`.
+pub(crate) fn repeated<'a>(counts: impl Iterator<Item = &'a i64>) -> UInt32Array {
+    counts.enumerate().flat_map(|(i, &count)| std::iter::repeat_n(index(i), usize::try_from(count).unwrap_or(0))).collect()
+}
+
 /// The rows that are left when equal rows are added up: their indices (the first of each) and
 /// net weights. `None` when every row stands alone already, which is the common case.
 pub(crate) fn net(rows: &Rows, weights: &[i64]) -> Option<(Vec<u32>, Vec<i64>)> {

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use connectors::postgres::SourceEvent;
 use pipeline::program::StepError;
 use pipeline::table::TableCopy;
-use pipeline::{Changes, Epoch, Lsn, Mark, Position, Program, Published, TableId};
+use pipeline::{Changes, Epoch, Lsn, Mark, Program, Published, TableId};
 use push::Hub;
 use push::hub::{Publication, Stamp};
 use tokio::sync::{mpsc, watch};
@@ -176,12 +176,6 @@ impl Engine {
         let withheld = self.projections.iter().map(|id| self.program.withheld(*id)).collect();
         self.health.set_withheld(withheld);
         Ok(())
-    }
-
-    /// Where the engine is.
-    #[must_use]
-    pub fn position(&self) -> &Position {
-        &self.stamp.position
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use connectors::postgres::{DiscoveredTable, Response, SourceError, TableRequest, Target, discover, response_to};
+use connectors::postgres::{DiscoveredTable, Response, SourceError, TableRequest, Target, chain, discover, response_to};
 use sql::plan::{declared_shape, declared_type};
 use sql::project::{Connector, PostgresTable};
 use sql::{Diagnostic, Diagnostics, Plan, Project, TableShape, plan};
@@ -136,7 +136,7 @@ async fn discovered_shapes(project: &Project, sources: &mut [PreparedSource], wr
                     // What is wrong with a database stands at the first table that names it.
                     let at = problem.table.as_ref().unwrap_or(&source.requests[0].name);
                     let place = project.tables.get(at).map(|table| table.place.clone());
-                    let text = show_chain(&problem.error);
+                    let text = chain(&problem.error);
                     let diagnostic =
                         place.map_or_else(|| Diagnostic::of_project(text.clone()), |place| Diagnostic::at(place, text.clone()));
                     wrong.push(source_diagnostic(diagnostic, &problem.error));
@@ -152,16 +152,6 @@ fn source_diagnostic(diagnostic: Diagnostic, error: &SourceError) -> Diagnostic 
         Response::Stop(remedy) => diagnostic.help(remedy),
         Response::Retry => diagnostic.help("start the database, or check host and port in the url; --offline checks without it"),
     }
-}
-
-fn show_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// A name that needs no quotes in SQL.

@@ -132,3 +132,19 @@ fn response_to_sqlstate(code: &str) -> Response {
         _ => stop("see the server's message"),
     }
 }
+
+/// An error with its causes, each said once.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text += ": ";
+            text += &cause_text;
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -15,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use super::catalog::{DiscoveredTable, prepare_publication};
 use super::connect::Target;
 use super::decode::{Decoder, Transaction};
-use super::error::{Response, SourceError, response_to};
+use super::error::{Response, SourceError, chain, response_to};
 use super::replication::{Frame, Reading, Replication, STATUS_INTERVAL};
 use super::snapshot::{self, TableReader};
 
@@ -321,21 +321,6 @@ fn log_progress(table: &DiscoveredTable, rows: u64, elapsed: Duration) {
         Some(left) => tracing::info!(table = table.name, rows, rows_per_second = rate, seconds_left = left, "copying"),
         None => tracing::info!(table = table.name, rows, rows_per_second = rate, "copying"),
     }
-}
-
-/// An error with its causes, each said once.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text += ": ";
-            text += &cause_text;
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ use arrow::error::ArrowError;
 use hashbrown::HashMap;
 use hashbrown::hash_map::EntryRef;
 
-use crate::delta::{Delta, index};
+use crate::delta::{Delta, repeated};
 use crate::exact::ExactSum;
 use crate::expr::{Aggregate, ExprError, Withheld};
 use crate::operator::{Context, Operator};
@@ -421,8 +421,7 @@ impl Call {
         if rows == values.len() {
             return aggregate.evaluate(&arguments, rows);
         }
-        let repeat = |(i, &count): (usize, &i64)| std::iter::repeat_n(index(i), usize::try_from(count).unwrap_or(0));
-        let take: UInt32Array = values.values().enumerate().flat_map(repeat).collect();
+        let take = repeated(values.values());
         let arguments = arguments.iter().map(|array| arrow::compute::take(array, &take, None)).collect::<Result<Vec<_>, _>>()?;
         aggregate.evaluate(&arguments, rows)
     }

@@ -7,11 +7,11 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{RecordBatch, UInt32Array};
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 
-use crate::delta::{Delta, index, take_rows};
+use crate::delta::{Delta, repeated, take_rows};
 use crate::expr::Recompute;
 use crate::operator::{Context, Operator};
 use crate::row::{RowBytes, RowCodec};
@@ -42,8 +42,7 @@ impl Ordered {
         if self.rows.values().all(|&count| count == 1) {
             return Ok(batch);
         }
-        let repeat = |(i, &count): (usize, &i64)| std::iter::repeat_n(index(i), usize::try_from(count).unwrap_or(0));
-        take_rows(&batch, &self.rows.values().enumerate().flat_map(repeat).collect::<UInt32Array>())
+        take_rows(&batch, &repeated(self.rows.values()))
     }
 }
 
