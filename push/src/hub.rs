@@ -90,8 +90,15 @@ pub struct Changes {
 /// What became of one key, or of one whole row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The key has this row now.
-    Upsert {
+    /// The key, which had no row, has this one.
+    Insert {
+        /// `[value, …]` of the key columns.
+        key: Bytes,
+        /// `[value, …]` of the row.
+        row: Bytes,
+    },
+    /// The key has this row in place of another.
+    Update {
         /// `[value, …]` of the key columns.
         key: Bytes,
         /// `[value, …]` of the row.
@@ -125,7 +132,13 @@ pub struct Hub {
     projections: Vec<Arc<Projection>>,
     state: Mutex<State>,
     changed: watch::Sender<Epoch>,
+    /// What a test lets happen after each look: who looks twice is to see two moments.
+    #[cfg(test)]
+    after_look: Mutex<Option<AfterLook>>,
 }
+
+#[cfg(test)]
+type AfterLook = Box<dyn Fn(&Hub) + Send>;
 
 struct State {
     stamp: Stamp,
@@ -171,6 +184,8 @@ impl Hub {
             projections: projections.into_iter().map(Arc::new).collect(),
             state: Mutex::new(state),
             changed: watch::Sender::new(Epoch(0)),
+            #[cfg(test)]
+            after_look: Mutex::default(),
         }
     }
 
@@ -244,7 +259,25 @@ impl Hub {
             state.log.range(first..).cloned().collect()
         });
         let failed = state.failed.iter().enumerate().filter_map(|(i, why)| why.clone().map(|why| (ProjectionId(i), why))).collect();
-        Since { stamp: state.stamp.clone(), records, images: images.iter().map(|id| state.rows[id.0].clone()).collect(), failed }
+        let images = images.iter().map(|id| state.rows[id.0].clone()).collect();
+        let since = Since { stamp: state.stamp.clone(), records, images, failed };
+        drop(state);
+        #[cfg(test)]
+        self.looked();
+        since
+    }
+
+    #[cfg(test)]
+    fn looked(&self) {
+        if let Some(happens) = &*self.after_look.lock().unwrap_or_else(PoisonError::into_inner) {
+            happens(self);
+        }
+    }
+
+    /// From now on, something happens after each look.
+    #[cfg(test)]
+    pub(crate) fn after_each_look(&self, happens: impl Fn(&Hub) + Send + 'static) {
+        *self.after_look.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(happens));
     }
 
     /// Rows of each projection now.
@@ -268,7 +301,7 @@ fn apply(rows: &mut Rows, changes: &[Change]) {
     for change in changes {
         match change {
             // Copied: a slice would keep the buffer of its whole epoch for as long as it lives.
-            Change::Upsert { key, row } => {
+            Change::Insert { key, row } | Change::Update { key, row } => {
                 rows.insert(Bytes::copy_from_slice(key), Row { json: Bytes::copy_from_slice(row), count: 1 });
             }
             Change::Delete { key } => {
@@ -314,12 +347,14 @@ fn encode(projection: &Projection, delta: &Delta) -> Changes {
         for (row, &(start, middle, end)) in spans.iter().enumerate() {
             let key = buffer.slice(start..middle);
             let change =
-                if delta.weights[row] > 0 { Change::Upsert { key, row: buffer.slice(middle..end) } } else { Change::Delete { key } };
+                if delta.weights[row] > 0 { Change::Insert { key, row: buffer.slice(middle..end) } } else { Change::Delete { key } };
             match by_key.get(&buffer[start..middle]) {
-                // The old and the new row of one key: the new one is what counts.
+                // The old and the new row of one key, in either order: the new one is what counts.
                 Some(&earlier) => {
-                    if matches!(change, Change::Upsert { .. }) {
-                        rows[earlier] = change;
+                    for change in [rows[earlier].clone(), change] {
+                        if let Change::Insert { key, row } = change {
+                            rows[earlier] = Change::Update { key, row };
+                        }
                     }
                 }
                 None => {
@@ -344,7 +379,7 @@ pub fn diff_members<'a>(changes: impl Iterator<Item = &'a Change>) -> Vec<u8> {
     };
     for change in changes {
         match change {
-            Change::Upsert { row, .. } => {
+            Change::Insert { row, .. } | Change::Update { row, .. } => {
                 separate(&mut upserts);
                 upserts.extend_from_slice(row);
             }
@@ -375,22 +410,278 @@ pub fn diff_members<'a>(changes: impl Iterator<Item = &'a Change>) -> Vec<u8> {
 }
 
 /// What several epochs changed in one projection, net, by key.
+///
+/// What is told of a key depends on whether it had a row before the first of these epochs, and
+/// whether it has one after the last: a row that came and went again is not told at all. One that
+/// changed and changed back is told as it was; who does not keep old rows can't know.
 #[must_use]
 pub fn merge<'a>(changes: impl Iterator<Item = &'a Changes>) -> Vec<Change> {
     let mut net: BTreeMap<&Bytes, Change> = BTreeMap::new();
     for change in changes.flat_map(|changes| &changes.rows) {
-        match change {
-            Change::Upsert { key, .. } | Change::Delete { key } => {
-                net.insert(key, change.clone());
+        let (Change::Insert { key, .. } | Change::Update { key, .. } | Change::Delete { key } | Change::Count { row: key, .. }) = change;
+        let merged = match (net.get(key), change) {
+            (Some(Change::Insert { .. }), Change::Delete { .. }) => None,
+            (Some(Change::Insert { .. }), Change::Update { key, row }) => Some(Change::Insert { key: key.clone(), row: row.clone() }),
+            (Some(Change::Delete { .. }), Change::Insert { key, row }) => Some(Change::Update { key: key.clone(), row: row.clone() }),
+            (Some(Change::Count { by: so_far, .. }), Change::Count { row, by }) => {
+                Some(Change::Count { row: row.clone(), by: so_far + by }).filter(|_| so_far + by != 0)
             }
-            Change::Count { row, by } => {
-                let sum = match net.get(row) {
-                    Some(Change::Count { by: so_far, .. }) => so_far + by,
-                    _ => *by,
-                };
-                net.insert(row, Change::Count { row: row.clone(), by: sum });
+            _ => Some(change.clone()),
+        };
+        match merged {
+            Some(merged) => net.insert(key, merged),
+            None => net.remove(key),
+        };
+    }
+    net.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fmt::Write as _;
+
+    use expect_test::{Expect, expect};
+
+    use crate::testing::{ample_hub, fail, hub, projection, publish, stamp, text};
+
+    /// The rows of both projections after these epochs, a line each, and what each epoch is sent as.
+    fn check(epochs: &[&str], expected: Expect) {
+        let hub = ample_hub();
+        let mut told = String::new();
+        for (epoch, changes) in (1..).zip(epochs) {
+            publish(&hub, epoch, changes);
+            let since = hub.since(Epoch(epoch - 1), &[]);
+            for (id, changes) in &since.records.expect("the last epoch")[0].changes {
+                let _ = writeln!(told, "{epoch}: {} {{{}}}", hub.projections()[id.0].name, text(&changes.json));
             }
         }
+        let since = hub.since(hub.stamp().epoch, &[ProjectionId(0), ProjectionId(1)]);
+        for (projection, rows) in hub.projections().iter().zip(&since.images) {
+            let _ = write!(told, "{}:", projection.name);
+            for (key, Row { json, count }) in rows {
+                let _ = write!(told, " {}={}*{count}", text(key), text(json));
+            }
+            told.push('\n');
+        }
+        expected.assert_eq(&told);
     }
-    net.into_values().filter(|change| !matches!(change, Change::Count { by: 0, .. })).collect()
+
+    #[test]
+    fn rows_come_change_and_go_by_key() {
+        check(
+            &["+keyed(1,ann) +keyed(2,bob)", "-keyed(1,ann) +keyed(1,eve)", "-keyed(2,bob)"],
+            expect![[r#"
+                1: keyed {"upsert":[[1,"ann"],[2,"bob"]]}
+                2: keyed {"upsert":[[1,"eve"]]}
+                3: keyed {"delete":[[2]]}
+                keyed: [1]=[1,"eve"]*1
+                bag:
+            "#]],
+        );
+    }
+
+    /// The net change of a projection is a set of rows in no order: the old row of a key may come
+    /// after the new one, and a key whose row only changed must not be told as gone.
+    #[test]
+    fn the_old_row_may_come_after_the_new_one() {
+        check(
+            &["+keyed(1,ann)", "+keyed(1,eve) -keyed(1,ann)"],
+            expect![[r#"
+                1: keyed {"upsert":[[1,"ann"]]}
+                2: keyed {"upsert":[[1,"eve"]]}
+                keyed: [1]=[1,"eve"]*1
+                bag:
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_whole_row_counts() {
+        check(
+            &["+2bag(5,x) +bag(6,y)", "-bag(5,x) +3bag(7,z)", "-bag(6,y) -3bag(7,z)"],
+            expect![[r#"
+                1: bag {"count":[[2,[5,"x"]],[1,[6,"y"]]]}
+                2: bag {"count":[[-1,[5,"x"]],[3,[7,"z"]]]}
+                3: bag {"count":[[-1,[6,"y"]],[-3,[7,"z"]]]}
+                keyed:
+                bag: [5,"x"]=[5,"x"]*1
+            "#]],
+        );
+    }
+
+    /// How many records the log holds, and what it weighs.
+    fn log_of(hub: &Hub) -> (usize, usize) {
+        let state = hub.lock();
+        (state.log.len(), state.log_bytes)
+    }
+
+    /// Everything between two epochs, by where the client is. The hub's log here is as long as two
+    /// of these records.
+    #[test]
+    fn the_log_reaches_back_to_the_epoch_before_its_oldest_record() {
+        let weight = {
+            let hub = ample_hub();
+            publish(&hub, 1, "+keyed(1,ann)");
+            log_of(&hub).1
+        };
+        let hub = hub(2 * weight);
+        assert_eq!(weight, 2 * r#""upsert":[[1,"ann"]]"#.len() + size_of::<Change>() + size_of::<Record>());
+        let mut told = String::new();
+        for epoch in 1..=4 {
+            publish(&hub, epoch, &format!("+keyed({epoch},ann)"));
+            let _ = write!(told, "at {epoch}:");
+            for from in 0..=epoch {
+                let records = hub.since(Epoch(from), &[]).records;
+                let epochs = records.map(|records| records.iter().map(|record| record.stamp.epoch.0).collect::<Vec<_>>());
+                let _ = write!(told, " {from}→{}", epochs.map_or("images".to_owned(), |epochs| format!("{epochs:?}")));
+            }
+            told.push('\n');
+        }
+        expect![[r#"
+            at 1: 0→[1] 1→[]
+            at 2: 0→[1, 2] 1→[2] 2→[]
+            at 3: 0→images 1→[2, 3] 2→[3] 3→[]
+            at 4: 0→images 1→images 2→[3, 4] 3→[4] 4→[]
+        "#]]
+        .assert_eq(&told);
+    }
+
+    /// A client that is where the hub is has missed nothing, even when the log holds nothing.
+    #[test]
+    fn who_is_up_to_date_needs_no_log() {
+        let hub = hub(0);
+        assert!(hub.since(Epoch(0), &[]).records.is_some_and(|records| records.is_empty()));
+        publish(&hub, 1, "+keyed(1,ann)");
+        assert!(hub.since(Epoch(1), &[]).records.is_some_and(|records| records.is_empty()));
+        assert!(hub.since(Epoch(0), &[]).records.is_none());
+    }
+
+    /// What a record weighs: its JSON, which is there as slices and joined, the changes that point
+    /// into it, and itself. The log knows the sum of what it holds, and after dropping too.
+    #[test]
+    fn the_log_knows_what_it_weighs() {
+        let wide = ample_hub();
+        publish(&wide, 1, "+keyed(1,ann) +keyed(2,bob) +bag(5,x)");
+        let (keyed, bag) = (r#""upsert":[[1,"ann"],[2,"bob"]]"#, r#""count":[[1,[5,"x"]]]"#);
+        let first = 2 * (keyed.len() + bag.len()) + 3 * size_of::<Change>() + size_of::<Record>();
+        assert_eq!(log_of(&wide).1, first);
+        publish(&wide, 2, "");
+        assert_eq!(log_of(&wide).1, first + size_of::<Record>());
+
+        let hub = hub(first + size_of::<Record>());
+        publish(&hub, 1, "");
+        publish(&hub, 2, "+keyed(1,ann) +keyed(2,bob) +bag(5,x)");
+        assert_eq!(log_of(&hub), (2, first + size_of::<Record>()), "just as much as may be");
+        publish(&hub, 3, "");
+        assert_eq!(log_of(&hub), (2, first + size_of::<Record>()), "one in, one out");
+    }
+
+    #[test]
+    fn the_log_has_a_number_of_epochs_too() {
+        let hub = Hub::new(vec![projection("keyed", Some(vec![0]))]);
+        let last = LOG_EPOCHS_MAX as u64 + 1;
+        (1..=last).for_each(|epoch| hub.publish(stamp(epoch), Vec::new()));
+        assert!(hub.since(Epoch(0), &[]).records.is_none());
+        assert_eq!(hub.since(Epoch(1), &[]).records.map(|records| records.len()), Some(LOG_EPOCHS_MAX));
+    }
+
+    #[test]
+    #[should_panic(expected = "epoch 3 behind 3")]
+    fn epochs_ascend() {
+        let hub = ample_hub();
+        publish(&hub, 3, "+keyed(1,ann)");
+        publish(&hub, 3, "+keyed(2,bob)");
+    }
+
+    /// Who waits is told after the epoch is there to be read.
+    #[test]
+    fn a_new_epoch_is_told() {
+        let hub = ample_hub();
+        let mut watching = hub.watch();
+        assert!(!watching.has_changed().expect("the hub is there"));
+        publish(&hub, 1, "+keyed(1,ann)");
+        assert!(watching.has_changed().expect("the hub is there"));
+        assert_eq!((*watching.borrow_and_update(), hub.stamp()), (Epoch(1), stamp(1)));
+        publish(&hub, 2, "");
+        assert!(watching.has_changed().expect("the hub is there"));
+    }
+
+    #[test]
+    fn projections_are_found_by_name_and_counted() {
+        let hub = ample_hub();
+        assert_eq!((hub.find("keyed"), hub.find("bag"), hub.find("none")), (Some(ProjectionId(0)), Some(ProjectionId(1)), None));
+        publish(&hub, 1, "+keyed(1,ann) +keyed(2,bob) +2bag(5,x)");
+        assert_eq!(hub.row_counts(), [2, 1]);
+    }
+
+    /// A projection that fails keeps its last rows, says why, and heals with its next diff, its
+    /// neighbours untouched.
+    #[test]
+    fn a_failure_is_told_until_the_next_diff() {
+        let hub = ample_hub();
+        let failed = || hub.since(hub.stamp().epoch, &[]).failed.into_iter().map(|(id, why)| (id.0, why.to_string())).collect::<Vec<_>>();
+        publish(&hub, 1, "+keyed(1,ann) +bag(5,x)");
+        fail(&hub, 2, "keyed", "two rows have the key id = 1");
+        assert_eq!(failed(), [(0, "two rows have the key id = 1".to_owned())]);
+        publish(&hub, 3, "+bag(6,y)");
+        assert_eq!(failed().len(), 1);
+        publish(&hub, 4, "+keyed(2,bob)");
+        assert_eq!((failed(), hub.row_counts()), (Vec::new(), vec![2, 2]));
+    }
+
+    /// What these epochs are together, for a client that missed all but the first.
+    #[track_caller]
+    fn check_merged(epochs: &[&str], expected: &str) {
+        let hub = ample_hub();
+        (1..).zip(epochs).for_each(|(epoch, changes)| publish(&hub, epoch, changes));
+        let records = hub.since(Epoch(1), &[]).records.expect("all of the log");
+        let merged = merge(records.iter().flat_map(|record| &record.changes).map(|(_, changes)| &**changes));
+        assert_eq!(text(&diff_members(merged.iter())), expected);
+    }
+
+    #[test]
+    fn several_epochs_merge_to_their_net() {
+        check_merged(&[""], "");
+        check_merged(&["+keyed(1,ann)", "-keyed(1,ann) +keyed(1,eve)", "-keyed(1,eve) +keyed(1,joe)"], r#""upsert":[[1,"joe"]]"#);
+        check_merged(&["+keyed(1,ann)", "-keyed(1,ann) +keyed(1,eve)", "-keyed(1,eve)"], r#""delete":[[1]]"#);
+        check_merged(&["", "+keyed(1,ann)", "-keyed(1,ann) +keyed(1,eve)"], r#""upsert":[[1,"eve"]]"#);
+        check_merged(&["+bag(5,x)", "+2bag(5,x) +bag(6,y)", "-bag(5,x)", "-bag(5,x) -bag(6,y)"], "");
+        check_merged(&["+bag(5,x)", "+2bag(5,x) +bag(6,y)", "-bag(5,x)"], r#""count":[[1,[5,"x"]],[1,[6,"y"]]]"#);
+    }
+
+    /// A client that read slowly was told to delete a key that it never had: the row had come and
+    /// gone while it was behind. It is told nothing of it now, however often that happens; a row
+    /// that was there before is told as what became of it.
+    #[test]
+    fn what_came_and_went_again_is_not_told() {
+        check_merged(&["", "+keyed(1,ann)", "-keyed(1,ann)"], "");
+        check_merged(&["", "+keyed(1,ann)", "-keyed(1,ann) +keyed(1,eve)", "-keyed(1,eve)"], "");
+        check_merged(&["", "+keyed(1,ann)", "-keyed(1,ann)", "+keyed(1,eve)", "-keyed(1,eve)"], "");
+        check_merged(&["", "+keyed(1,ann)", "-keyed(1,ann)", "+keyed(1,eve)"], r#""upsert":[[1,"eve"]]"#);
+        check_merged(&["+keyed(1,ann)", "-keyed(1,ann)", "+keyed(1,eve)"], r#""upsert":[[1,"eve"]]"#);
+        check_merged(&["+keyed(1,ann)", "-keyed(1,ann)", "+keyed(1,eve)", "-keyed(1,eve)"], r#""delete":[[1]]"#);
+    }
+
+    /// Rows outlive the epoch that brought them: what they are sliced from must not, or one row
+    /// would keep the buffer of a first copy.
+    #[test]
+    fn a_row_does_not_keep_the_buffer_of_its_epoch() {
+        let hub = ample_hub();
+        publish(&hub, 1, "+keyed(1,ann) +keyed(2,bob) +bag(5,x)");
+        let since = hub.since(Epoch(0), &[ProjectionId(0), ProjectionId(1)]);
+        let records = since.records.expect("all of the log");
+        let logged: Vec<&[u8]> = records[0]
+            .changes
+            .iter()
+            .flat_map(|(_, changes)| &changes.rows)
+            .map(|change| match change {
+                Change::Insert { row, .. } | Change::Update { row, .. } | Change::Count { row, .. } => &**row,
+                Change::Delete { key } => &**key,
+            })
+            .collect();
+        let served: Vec<&[u8]> = since.images.iter().flat_map(OrdMap::values).map(|row| &*row.json).collect();
+        assert_eq!(served, logged);
+        assert!(served.iter().zip(&logged).all(|(served, logged)| served.as_ptr() != logged.as_ptr()));
+    }
 }

@@ -18,6 +18,8 @@ pub mod metrics; // what operators watch
 pub mod protocol; // the messages of a session
 pub mod serve;
 pub mod session; // what one client is owed; decides, and knows no socket // hyper: the socket side of it all
+#[cfg(test)]
+mod testing;
 
 pub use hub::{Hub, Projection, ProjectionId};
 pub use serve::{Health, ServeOptions, serve};

@@ -62,3 +62,43 @@ pub fn gauge(registry: &mut Registry, name: &str, help: &str, value: i64) {
     gauge.set(value);
     registry.register(name, help, gauge);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use expect_test::expect;
+
+    use crate::hub::Stamp;
+    use crate::testing::{ample_hub, publish, stamp};
+
+    #[test]
+    fn the_page_tells_of_sessions_and_of_the_hub() {
+        let hub = ample_hub();
+        publish(&hub, 1, "+keyed(1,ann) +keyed(2,bob) +2bag(5,x)");
+        hub.publish(Stamp { commit_time: 951_827_696_500_000, ..stamp(2) }, Vec::new());
+        let metrics = Metrics::default();
+        let counted = metrics.clone();
+        counted.sessions.inc();
+        counted.bytes_sent.inc_by(120);
+        let page = metrics.page(&hub, &|registry| gauge(registry, "sources", "Sources of the project", 3));
+        let mut values: Vec<&str> = page.lines().filter(|line| !line.starts_with('#')).collect();
+        values.sort_unstable();
+        expect![[r#"
+            deltafront_bytes_sent_total 120
+            deltafront_commit_time_microseconds 951827696500000
+            deltafront_connections_refused_total 0
+            deltafront_epoch 2
+            deltafront_messages_received_total 0
+            deltafront_messages_sent_total 0
+            deltafront_projection_rows{projection="bag"} 1
+            deltafront_projection_rows{projection="keyed"} 2
+            deltafront_sessions 1
+            deltafront_sessions_stalled_total 0
+            deltafront_sources 3
+            deltafront_subscriptions 0
+        "#]]
+        .assert_eq(&(values.join("\n") + "\n"));
+        assert!(page.contains("# HELP deltafront_sources Sources of the project.\n") && page.ends_with("# EOF\n"), "{page}");
+    }
+}

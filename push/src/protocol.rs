@@ -144,9 +144,10 @@ pub fn write_position(out: &mut Vec<u8>, position: &Position) {
 mod tests {
     use super::*;
 
-    fn refused(text: &str) -> String {
-        parse(text).expect_err("refused").to_string()
-    }
+    use expect_test::expect;
+    use pipeline::{Lsn, Mark};
+
+    use crate::testing::text;
 
     #[test]
     fn requests_are_read() {
@@ -157,13 +158,73 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_has_its_code() {
-        assert_eq!(refused("{"), "bad_json: the message is not JSON: EOF while parsing an object at line 1 column 1");
-        assert_eq!(refused("[]"), "bad_request: the message is no request: invalid length 0, expected struct RawRequest with 3 elements");
-        assert_eq!(refused("{}"), "bad_request: the message has no `op`");
-        assert_eq!(refused(r#"{"op":"drop"}"#), "unknown_op: there is no operation `drop`; there are subscribe, unsubscribe and ping");
-        assert_eq!(refused(r#"{"op":"subscribe"}"#), "bad_request: `subscribe` needs an `id`");
-        assert_eq!(refused(r#"{"op":"subscribe","id":"a"}"#), "bad_request: `subscribe` needs a `projection`");
-        assert_eq!(refused(r#"{"op":"subscribe","id":""}"#), "bad_request: an `id` has 1 to 64 characters");
+    fn each_mistake_has_its_answer() {
+        let mistakes = [
+            "{",
+            "[]",
+            "{}",
+            r#"{"op":1}"#,
+            r#"{"op":"drop"}"#,
+            r#"{"op":"subscribe"}"#,
+            r#"{"op":"unsubscribe"}"#,
+            r#"{"op":"subscribe","id":"a \"b\""}"#,
+            r#"{"op":"subscribe","id":""}"#,
+        ];
+        let answers: Vec<String> = mistakes
+            .iter()
+            .map(|mistake| format!("{mistake}\n    {}\n", text(&parse(mistake).expect_err("a mistake").to_json())))
+            .collect();
+        expect![[r#"
+            {
+                {"op":"error","code":"bad_json","message":"the message is not JSON: EOF while parsing an object at line 1 column 1"}
+            []
+                {"op":"error","code":"bad_request","message":"the message is no request: invalid length 0, expected struct RawRequest with 3 elements"}
+            {}
+                {"op":"error","code":"bad_request","message":"the message has no `op`"}
+            {"op":1}
+                {"op":"error","code":"bad_request","message":"the message is no request: invalid type: integer `1`, expected a string"}
+            {"op":"drop"}
+                {"op":"error","code":"unknown_op","message":"there is no operation `drop`; there are subscribe, unsubscribe and ping"}
+            {"op":"subscribe"}
+                {"op":"error","code":"bad_request","message":"`subscribe` needs an `id`"}
+            {"op":"unsubscribe"}
+                {"op":"error","code":"bad_request","message":"`unsubscribe` needs an `id`"}
+            {"op":"subscribe","id":"a \"b\""}
+                {"op":"error","id":"a \"b\"","code":"bad_request","message":"`subscribe` needs a `projection`"}
+            {"op":"subscribe","id":""}
+                {"op":"error","code":"bad_request","message":"an `id` has 1 to 64 characters"}
+        "#]]
+        .assert_eq(&answers.concat());
+        assert_eq!(parse("{}").expect_err("a mistake").to_string(), "bad_request: the message has no `op`");
+    }
+
+    /// Characters count, not bytes: an id of 64 in any script is right.
+    #[test]
+    fn an_id_has_up_to_64_characters() {
+        let ask = |id: &str| parse(&format!(r#"{{"op":"unsubscribe","id":"{id}"}}"#));
+        let longest = "é".repeat(64);
+        assert_eq!(ask(&longest), Ok(Request::Unsubscribe { id: longest.clone() }));
+        assert_eq!(ask(&(longest + "é")).expect_err("too long").message, "an `id` has 1 to 64 characters");
+    }
+
+    /// What a client wrote is repeated to it, but not all of it.
+    #[test]
+    fn what_is_long_is_not_repeated_whole() {
+        let long = "é".repeat(64);
+        assert_eq!(shorten(&long), long);
+        assert_eq!(shorten(&format!("{long}x")), format!("{long}…"));
+        assert_eq!(shorten(""), "");
+    }
+
+    #[test]
+    fn a_position_has_a_mark_a_source() {
+        let shown = |marks: &[(&str, u64)]| {
+            let position = Position { marks: marks.iter().map(|&(name, at)| (name.into(), Mark::Lsn(Lsn(at)))).collect() };
+            let mut out = Vec::new();
+            write_position(&mut out, &position);
+            String::from_utf8(out).expect("UTF-8")
+        };
+        assert_eq!(shown(&[]), r#""position":{}"#);
+        assert_eq!(shown(&[("a \"b\"", 1), ("shop", 0x1_016B_3748)]), r#""position":{"a \"b\"":"0/1","shop":"1/16B3748"}"#);
     }
 }

@@ -2,6 +2,8 @@
 
 mod gate; // who may connect: hosts, origins
 mod http; // paths to answers
+#[cfg(test)]
+mod testing; // a server on loopback, and its clients
 mod websocket; // one session's socket
 
 use std::convert::Infallible;
@@ -147,4 +149,78 @@ pub async fn serve(
     shared.stopping.send_replace(true);
     let all = u32::try_from(shared.options.connections_max).unwrap_or(u32::MAX);
     let _ = timeout(STOP_TIMEOUT, slots.acquire_many(all)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use super::testing::{Client, PATIENCE, Served, get};
+    use crate::testing::{ample_hub, publish};
+
+    /// A connection that became a WebSocket is a connection still. When the slot stayed with the
+    /// HTTP half, which ends with the handshake, any number of sockets could be had.
+    #[tokio::test]
+    async fn a_socket_holds_its_slot_as_long_as_it_lives() {
+        let options = ServeOptions { connections_max: 2, ..ServeOptions::default() };
+        let served = Served::start(ample_hub(), options).await;
+        let mut one = Client::connect(&served).await;
+        let two = Client::connect(&served).await;
+        for _ in 0..20 {
+            assert!(Client::try_connect(&served).await.is_none(), "a third one is refused");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        drop(two);
+        let three = async {
+            loop {
+                if let Some(client) = Client::try_connect(&served).await {
+                    return client;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let mut three = timeout(PATIENCE, three).await.expect("the slot comes back");
+        assert!(three.ask(r#"{"op":"ping"}"#).await.contains("heartbeat"));
+        assert!(one.ask(r#"{"op":"ping"}"#).await.contains("heartbeat"));
+        drop(three);
+        served.metric("connections_refused_total", |refused| refused >= 20).await;
+        served.metric("sessions", |sessions| sessions == 1).await;
+    }
+
+    /// A plain request gives its slot back when its connection ends.
+    #[tokio::test]
+    async fn requests_come_one_after_the_other() {
+        let options = ServeOptions { connections_max: 1, ..ServeOptions::default() };
+        let served = Served::start(ample_hub(), options).await;
+        for _ in 0..5 {
+            served.eventually("GET /healthz", |answer| answer.starts_with("200")).await;
+        }
+    }
+
+    /// Sessions are told, and nobody waits for a timeout.
+    #[tokio::test]
+    async fn stopping_ends_every_session() {
+        let served = Served::start(ample_hub(), ServeOptions::default()).await;
+        let mut client = Client::connect(&served).await;
+        let (address, started) = (served.address, tokio::time::Instant::now());
+        let (closed, ()) = tokio::join!(client.closed(), served.stop());
+        assert_eq!(closed, (1001, "the server stops".to_owned()));
+        assert!(started.elapsed() < STOP_TIMEOUT, "{:?} for a client that answers", started.elapsed());
+        assert!(tokio::net::TcpStream::connect(address).await.is_err());
+    }
+
+    /// Each epoch goes to all who subscribed, and to nobody else.
+    #[tokio::test]
+    async fn two_clients_follow_the_hub() {
+        let served = Served::start(ample_hub(), ServeOptions::default()).await;
+        let (mut one, mut two) = (Client::connect(&served).await, Client::connect(&served).await);
+        drop(one.ask(r#"{"op":"subscribe","id":"a","projection":"keyed"}"#).await);
+        drop(two.ask(r#"{"op":"subscribe","id":"b","projection":"bag"}"#).await);
+        publish(&served.hub, 1, "+keyed(1,ann)");
+        publish(&served.hub, 2, "+bag(5,x)");
+        assert!(one.next().await.contains(r#""diffs":[{"id":"a","upsert":[[1,"ann"]]}]"#));
+        assert!(two.next().await.contains(r#""epoch":2,"position":{"shop":"0/2"}"#));
+        let (status, body) = get(served.address, "GET /v1/projections/keyed", &[]).await;
+        assert_eq!((status, body.ends_with(r#""rows":[[1,"ann"]]}"#)), (200, true), "{body}");
+    }
 }

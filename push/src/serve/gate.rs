@@ -58,38 +58,150 @@ fn host_name(host: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn check(gate: &Gate, host: &'static str, origin: Option<&'static str>) -> Result<(), String> {
-        let mut headers = HeaderMap::new();
-        headers.insert(HOST, host.parse().expect("a header"));
-        if let Some(origin) = origin {
-            headers.insert(ORIGIN, origin.parse().expect("a header"));
+    use expect_test::{Expect, expect};
+
+    fn check(gate: &Gate, asked: &[&str], expected: Expect) {
+        expected.assert_eq(&told(gate, asked));
+    }
+
+    /// What a gate says to `HOST [ORIGIN]`, a line each.
+    fn told(gate: &Gate, asked: &[&str]) -> String {
+        let mut told = String::new();
+        for line in asked {
+            let (host, origin) = line.split_once(' ').map_or((*line, None), |(host, origin)| (host, Some(origin)));
+            let mut headers = HeaderMap::new();
+            if !host.is_empty() {
+                headers.insert(HOST, host.parse().expect("a header"));
+            }
+            if let Some(origin) = origin {
+                headers.insert(ORIGIN, origin.parse().expect("a header"));
+            }
+            let answer = gate.check(&headers).map_or_else(|reason| format!("refused: {reason}"), |()| "served".to_owned());
+            told += &format!("{line:45} {answer}\n");
         }
-        gate.check(&headers)
+        told
+    }
+
+    fn gate(is_loopback: bool, origins: &[&str], hosts: &[&str]) -> Gate {
+        let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
+        Gate::new(is_loopback, owned(origins), owned(hosts))
     }
 
     #[test]
-    fn foreign_pages_and_names_are_refused() {
-        let gate = Gate::new(true, vec!["https://shop.example/".to_owned()], vec!["dev.box".to_owned()]);
-        for (host, origin) in [
-            ("localhost:8080", None),
-            ("127.0.0.1:8080", Some("http://127.0.0.1:8080")),
-            ("[::1]:8080", Some("http://[::1]:8080")),
-            ("dev.box", None),
-            ("localhost:8080", Some("https://shop.example")),
-        ] {
-            assert_eq!(check(&gate, host, origin), Ok(()), "{host} {origin:?}");
-        }
-        for (host, origin) in [
-            ("evil.example", None),
-            ("evil.example:8080", Some("http://evil.example:8080")),
-            ("localhost:8080", Some("http://evil.example")),
-            ("localhost:8080", Some("http://localhost:3000")),
-            ("localhost:8080", Some("null")),
-        ] {
-            assert!(check(&gate, host, origin).is_err(), "{host} {origin:?}");
-        }
-        let public = Gate::new(false, Vec::new(), Vec::new());
-        assert_eq!(check(&public, "api.example", Some("https://api.example")), Ok(()));
-        assert!(check(&public, "api.example", Some("https://evil.example")).is_err());
+    fn on_loopback_only_loopback_names_are_served() {
+        check(
+            &gate(true, &[], &[]),
+            &[
+                "localhost",
+                "localhost:8080",
+                "LocalHost:8080",
+                "127.0.0.1:8080",
+                "[::1]",
+                "[::1]:8080",
+                "evil.example",
+                "evil.example:8080",
+                "localhost.evil.example",
+                "localhost:evil",
+                "",
+            ],
+            expect![[r#"
+                localhost                                     served
+                localhost:8080                                served
+                LocalHost:8080                                served
+                127.0.0.1:8080                                served
+                [::1]                                         served
+                [::1]:8080                                    served
+                evil.example                                  refused: host evil.example is not served here; add it to allowed_hosts in deltafront.toml
+                evil.example:8080                             refused: host evil.example is not served here; add it to allowed_hosts in deltafront.toml
+                localhost.evil.example                        refused: host localhost.evil.example is not served here; add it to allowed_hosts in deltafront.toml
+                localhost:evil                                refused: host localhost:evil is not served here; add it to allowed_hosts in deltafront.toml
+                                                              refused: host  is not served here; add it to allowed_hosts in deltafront.toml
+            "#]],
+        );
+    }
+
+    /// `allowed_hosts` adds names to a loopback listener, and makes a public one answer to these
+    /// names alone: whoever named hosts meant it, wherever the server listens.
+    #[test]
+    fn allowed_hosts_are_served_and_no_others() {
+        let answers = |is_loopback| {
+            let gate = gate(is_loopback, &[], &["Shop.Example", "dev.box"]);
+            told(&gate, &["shop.example", "SHOP.example:443", "dev.box:8080", "localhost:8080", "evil.example", "x.shop.example", ""])
+        };
+        expect![[r#"
+            shop.example                                  served
+            SHOP.example:443                              served
+            dev.box:8080                                  served
+            localhost:8080                                served
+            evil.example                                  refused: host evil.example is not served here; add it to allowed_hosts in deltafront.toml
+            x.shop.example                                refused: host x.shop.example is not served here; add it to allowed_hosts in deltafront.toml
+                                                          refused: host  is not served here; add it to allowed_hosts in deltafront.toml
+        "#]]
+        .assert_eq(&answers(true));
+        assert_eq!(answers(false), answers(true));
+    }
+
+    #[test]
+    fn a_public_listener_without_allowed_hosts_has_any_name() {
+        check(
+            &gate(false, &[], &[]),
+            &["api.example", "10.0.0.1:8080", ""],
+            expect![[r#"
+                api.example                                   served
+                10.0.0.1:8080                                 served
+                                                              served
+            "#]],
+        );
+    }
+
+    /// A page of this very server may connect, and pages of the origins that are allowed. The port
+    /// is part of an origin: another server of this machine is foreign.
+    #[test]
+    fn foreign_pages_are_refused() {
+        check(
+            &gate(true, &["https://Shop.example/", "http://dev.box:3000"], &[]),
+            &[
+                "localhost:8080 http://localhost:8080",
+                "localhost:8080 https://localhost:8080",
+                "[::1]:8080 http://[::1]:8080",
+                "localhost:8080 https://shop.example",
+                "localhost:8080 HTTPS://SHOP.EXAMPLE",
+                "localhost:8080 http://dev.box:3000",
+                "localhost:8080 http://shop.example",
+                "localhost:8080 http://localhost:3000",
+                "localhost:8080 ftp://localhost:8080",
+                "localhost:8080 http://evil.example",
+                "localhost:8080 null",
+                "localhost:8080 ",
+                "evil.example:8080 http://evil.example:8080",
+            ],
+            expect![[r#"
+                localhost:8080 http://localhost:8080          served
+                localhost:8080 https://localhost:8080         served
+                [::1]:8080 http://[::1]:8080                  served
+                localhost:8080 https://shop.example           served
+                localhost:8080 HTTPS://SHOP.EXAMPLE           served
+                localhost:8080 http://dev.box:3000            served
+                localhost:8080 http://shop.example            refused: origin http://shop.example may not connect; add it to allowed_origins in deltafront.toml
+                localhost:8080 http://localhost:3000          refused: origin http://localhost:3000 may not connect; add it to allowed_origins in deltafront.toml
+                localhost:8080 ftp://localhost:8080           refused: origin ftp://localhost:8080 may not connect; add it to allowed_origins in deltafront.toml
+                localhost:8080 http://evil.example            refused: origin http://evil.example may not connect; add it to allowed_origins in deltafront.toml
+                localhost:8080 null                           refused: origin null may not connect; add it to allowed_origins in deltafront.toml
+                localhost:8080                                refused: origin  may not connect; add it to allowed_origins in deltafront.toml
+                evil.example:8080 http://evil.example:8080    refused: host evil.example is not served here; add it to allowed_hosts in deltafront.toml
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_public_listener_refuses_foreign_pages_too() {
+        check(
+            &gate(false, &[], &[]),
+            &["api.example https://api.example", "api.example https://evil.example"],
+            expect![[r#"
+                api.example https://api.example               served
+                api.example https://evil.example              refused: origin https://evil.example may not connect; add it to allowed_origins in deltafront.toml
+            "#]],
+        );
     }
 }

@@ -163,3 +163,194 @@ impl Iterator for ImageParts {
         self.0.next_chunk().map(|chunk| Ok(Frame::data(chunk)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use expect_test::{Expect, expect};
+    use http_body_util::{BodyExt, Limited};
+    use hyper::header::HeaderMap;
+    use serde_json::json;
+
+    use super::super::testing::{BODY_BYTES_MAX, Served, get, request};
+    use super::super::{Health, ServeOptions};
+    use crate::hub::{Hub, Projection};
+    use crate::testing::{ample_hub, fail, projection, publish, restless_hub};
+
+    /// What is answered to each of these requests: its status, what its headers say, and its body
+    /// as far as it fits a line.
+    async fn check(served: &Served, requests: &[&str], expected: Expect) {
+        let mut told = String::new();
+        for what in requests {
+            let response = request(served.address, what, &[]).await.expect("an answer");
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, BODY_BYTES_MAX).collect().await.expect("a body with an end").to_bytes();
+            let body: String = String::from_utf8_lossy(&body).lines().next().unwrap_or_default().chars().take(600).collect();
+            let body = if body.is_empty() { "no body" } else { &body };
+            told += &format!("{what}\n    {}{}\n    {body}\n", head.status.as_u16(), show(&head.headers));
+        }
+        expected.assert_eq(&told);
+    }
+
+    fn show(headers: &HeaderMap) -> String {
+        let names = ["content-type", "cache-control", "x-content-type-options", "content-security-policy", "allow"];
+        names.iter().filter_map(|name| headers.get(*name).map(|value| format!(", {}", value.to_str().expect("a text")))).collect()
+    }
+
+    async fn served() -> Served {
+        let hub = ample_hub();
+        publish(&hub, 1, "+keyed(1,ann) +keyed(2,bob) +2bag(5,x)");
+        Served::start(hub, ServeOptions::default()).await
+    }
+
+    #[tokio::test]
+    async fn each_path_has_its_answer() {
+        check(
+            &served().await,
+            &[
+                "GET /healthz",
+                "GET /readyz",
+                "GET /",
+                "GET /page.js",
+                "GET /page.css",
+                "GET /metrics",
+                "GET /v1/projections",
+                "HEAD /v1/projections",
+                "GET /v1/projections/keyed",
+                "GET /v1/projections/bag",
+                "GET /v1/projections/none",
+                "GET /v1/nothing",
+                "POST /v1/projections/keyed",
+                "GET /v1/socket",
+            ],
+            expect![[r#"
+                GET /healthz
+                    200, text/plain; charset=utf-8, no-store, nosniff
+                    ok
+                GET /readyz
+                    200, application/json, no-store, nosniff
+                    {"ready":true,"sources":{}}
+                GET /
+                    200, text/html; charset=utf-8, no-store, nosniff, default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:
+                    <!doctype html>
+                GET /page.js
+                    200, text/javascript; charset=utf-8, no-store, nosniff, default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:
+                    // The page that the server brings along: one WebSocket, one projection at a time.
+                GET /page.css
+                    200, text/css; charset=utf-8, no-store, nosniff, default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:
+                    :root { color-scheme: light dark; --ink: #1b1f24; --quiet: #656d76; --line: #d8dee4; --paper: #fff; --panel: #f6f8fa; --accent: #0b6bcb; --warm: #c4570c; --flash: #ffe8a3; --good: #1a7f37; --bad: #cf222e; }
+                GET /metrics
+                    200, application/openmetrics-text; version=1.0.0; charset=utf-8, no-store, nosniff
+                    # HELP deltafront_sessions WebSocket sessions now.
+                GET /v1/projections
+                    200, application/json, no-store, nosniff
+                    {"projections":[{"name":"keyed","description":null,"columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":["id"],"order":[],"batch_ms":0,"rows":2,"withheld_rows":0},{"name":"bag","description":null,"columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":null,"order":[],"batch_ms":0,"rows":1,"withheld_rows":0}]}
+                HEAD /v1/projections
+                    200, application/json, no-store, nosniff
+                    no body
+                GET /v1/projections/keyed
+                    200, application/json, no-store
+                    {"projection":"keyed","columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":["id"],"order":[],"epoch":1,"position":{"shop":"0/1"},"commit_time":"1970-01-01T00:00:00Z","rows":[[1,"ann"],[2,"bob"]]}
+                GET /v1/projections/bag
+                    200, application/json, no-store
+                    {"projection":"bag","columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":null,"order":[],"epoch":1,"position":{"shop":"0/1"},"commit_time":"1970-01-01T00:00:00Z","rows":[[5,"x"],[5,"x"]]}
+                GET /v1/projections/none
+                    404, application/json, no-store, nosniff
+                    {"op":"error","code":"unknown_projection","message":"there is no projection `none`"}
+                GET /v1/nothing
+                    404, application/json, no-store, nosniff
+                    {"op":"error","code":"not_found","message":"there is nothing at /v1/nothing"}
+                POST /v1/projections/keyed
+                    405, application/json, no-store, nosniff, GET, HEAD
+                    {"op":"error","code":"method_not_allowed","message":"only GET is answered here"}
+                GET /v1/socket
+                    426, application/json, no-store, nosniff
+                    {"op":"error","code":"bad_handshake","message":"this is a WebSocket: connect with ws:// or wss://"}
+            "#]],
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    async fn before_the_first_copy_there_is_nothing_to_answer() {
+        let served = Served::start(ample_hub(), ServeOptions::default()).await;
+        served.health.send_replace(Health { sources: vec![("shop".to_owned(), "copying".to_owned())], ..Health::default() });
+        check(
+            &served,
+            &["GET /readyz", "GET /healthz", "GET /v1/projections/keyed"],
+            expect![[r#"
+                GET /readyz
+                    503, application/json, no-store, nosniff
+                    {"ready":false,"sources":{"shop":"copying"}}
+                GET /healthz
+                    200, text/plain; charset=utf-8, no-store, nosniff
+                    ok
+                GET /v1/projections/keyed
+                    503, application/json, no-store, nosniff
+                    {"op":"error","code":"not_ready","message":"the tables are still being copied; /readyz tells how far it is"}
+            "#]],
+        )
+        .await;
+        // Rows of a projection whose sources are there are served while others are still copied.
+        publish(&served.hub, 1, "+keyed(1,ann)");
+        assert_eq!(get(served.address, "GET /v1/projections/keyed", &[]).await.0, 200);
+        // A project without a row is ready all the same.
+        let empty = Served::start(ample_hub(), ServeOptions::default()).await;
+        assert_eq!(get(empty.address, "GET /v1/projections/keyed", &[]).await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn the_catalog_tells_what_a_projection_is_and_what_is_wrong_with_it() {
+        let described = Projection {
+            description: Some("What the \"dispatcher\" sees".to_owned()),
+            batch: Duration::from_millis(250),
+            order: vec![(1, true)],
+            ..projection("orders", Some(vec![0]))
+        };
+        let served = Served::start(Arc::new(Hub::new(vec![described, projection("bag", None)])), ServeOptions::default()).await;
+        let withheld = vec![(3, Some("division by zero".to_owned()))];
+        served.health.send_replace(Health { is_ready: true, sources: Vec::new(), withheld });
+        publish(&served.hub, 1, "+orders(1,ann) +orders(2,bob)");
+        fail(&served.hub, 2, "bag", "two rows have the key id = 7");
+        check(
+            &served,
+            &["GET /v1/projections", "GET /v1/projections/bag"],
+            expect![[r#"
+                GET /v1/projections
+                    200, application/json, no-store, nosniff
+                    {"projections":[{"name":"orders","description":"What the \"dispatcher\" sees","columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":["id"],"order":[{"column":"name","descending":true}],"batch_ms":250,"rows":2,"withheld_rows":3,"withheld_reason":"division by zero"},{"name":"bag","description":null,"columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":null,"order":[],"batch_ms":0,"rows":0,"withheld_rows":0,"failed":"two rows have the key id = 7"}]}
+                GET /v1/projections/bag
+                    409, application/json, no-store, nosniff
+                    {"op":"error","code":"projection_failed","message":"two rows have the key id = 7"}
+            "#]],
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    async fn rows_are_of_the_epoch_that_they_tell() {
+        let served = Served::start(restless_hub(1 << 20), ServeOptions::default()).await;
+        let (_, body) = get(served.address, "GET /v1/projections/keyed", &[]).await;
+        let value: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!(value["rows"], json!([[1, value["epoch"].to_string()]]), "{body}");
+    }
+
+    /// A page of another site may not read, nor may a foreign name that was made to point here;
+    /// machines that ask for health know no name of ours.
+    #[tokio::test]
+    async fn the_gate_stands_before_all_but_health() {
+        let served = served().await;
+        for (header, value, expected) in
+            [("host", "evil.example", 403), ("host", "shop.example", 200), ("origin", "http://evil.example", 403)]
+        {
+            for path in ["/", "/metrics", "/v1/projections", "/v1/projections/keyed"] {
+                let (status, body) = get(served.address, &format!("GET {path}"), &[(header, value)]).await;
+                assert_eq!((status, body.contains("forbidden")), (expected, expected == 403), "{path} with {header} {value}");
+            }
+            assert_eq!(get(served.address, "GET /healthz", &[(header, value)]).await.0, 200);
+        }
+        served.metric("connections_refused_total", |refused| refused == 8).await;
+    }
+}

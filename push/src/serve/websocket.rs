@@ -249,24 +249,197 @@ impl Allowance {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_handshake_of_the_rfc() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::super::ServeOptions;
+    use super::super::testing::{Client, PATIENCE, Served};
+    use crate::hub::{Hub, Projection};
+    use crate::testing::{ample_hub, projection, publish};
+
+    const SUBSCRIBE: &str = r#"{"op":"subscribe","id":"a","projection":"keyed"}"#;
+
+    /// The handshake of RFC 6455, with these headers in place of its own.
+    fn answer(changed: &[(HeaderName, &'static str)]) -> Result<HeaderValue, &'static str> {
         let mut headers = HeaderMap::new();
         headers.insert(CONNECTION, HeaderValue::from_static("keep-alive, Upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         headers.insert(SEC_WEBSOCKET_KEY, HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
-        assert_eq!(handshake(&headers), Ok(HeaderValue::from_static("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")));
-        headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("8"));
-        assert_eq!(handshake(&headers), Err("the WebSocket version must be 13"));
+        for (name, value) in changed {
+            headers.insert(name, HeaderValue::from_static(value));
+            if value.is_empty() {
+                headers.remove(name);
+            }
+        }
+        handshake(&headers)
+    }
+
+    #[test]
+    fn the_handshake_of_the_rfc() {
+        let accept = Ok(HeaderValue::from_static("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+        assert_eq!(answer(&[]), accept);
+        assert_eq!(answer(&[(UPGRADE, "WebSocket"), (CONNECTION, "upgrade")]), accept);
+        let no_upgrade = Err("this is a WebSocket: connect with ws:// or wss://");
+        assert_eq!(answer(&[(UPGRADE, "")]), no_upgrade);
+        assert_eq!(answer(&[(UPGRADE, "h2c")]), no_upgrade);
+        assert_eq!(answer(&[(CONNECTION, "keep-alive")]), no_upgrade);
+        assert_eq!(answer(&[(SEC_WEBSOCKET_VERSION, "8")]), Err("the WebSocket version must be 13"));
+        assert_eq!(answer(&[(SEC_WEBSOCKET_VERSION, "")]), Err("the WebSocket version must be 13"));
+        assert_eq!(answer(&[(SEC_WEBSOCKET_KEY, "")]), Err("the handshake has no Sec-WebSocket-Key"));
+    }
+
+    /// How many of 1000 messages are taken, each so long after the one before.
+    fn taken(apart: Duration) -> usize {
+        let start = Instant::now();
+        let mut allowance = Allowance { left: MESSAGES_BURST, at: start };
+        (0..1000).filter(|&i| allowance.take(start + apart * i)).count()
     }
 
     #[test]
     fn a_flood_is_noticed_and_a_talker_is_not() {
+        assert_eq!(taken(Duration::ZERO), 300);
+        assert_eq!(taken(Duration::from_millis(20)), 1000, "50 a second");
+        // 100 a second: 300 at once, and then every other one is earned back while none is taken.
+        let hasty = taken(Duration::from_millis(10));
+        assert!((598..=602).contains(&hasty), "{hasty}");
+    }
+
+    /// What was not used is not saved up beyond a burst.
+    #[test]
+    fn silence_earns_no_more_than_a_burst() {
         let start = Instant::now();
         let mut allowance = Allowance { left: MESSAGES_BURST, at: start };
-        assert_eq!((0..1000).filter(|_| allowance.take(start)).count(), 300);
-        let mut allowance = Allowance { left: MESSAGES_BURST, at: start };
-        assert!((0..1000_u64).all(|i| allowance.take(start + Duration::from_millis(i * 20))));
+        assert!(allowance.take(start));
+        let later = start + Duration::from_secs(3600);
+        assert_eq!((0..1000).filter(|_| allowance.take(later)).count(), 300);
+    }
+
+    #[tokio::test]
+    async fn a_session_is_counted_in_the_metrics() {
+        let hub = ample_hub();
+        publish(&hub, 1, "+keyed(1,ann)");
+        let served = Served::start(hub, ServeOptions::default()).await;
+        let mut client = Client::connect(&served).await;
+        assert!(client.welcome.contains(r#""heartbeat_ms":15000,"message_bytes_max":65536"#), "{}", client.welcome);
+        let image = client.ask(SUBSCRIBE).await;
+        assert!(image.ends_with(r#""rows":[[1,"ann"]],"last":true}"#), "{image}");
+        let other = client.ask(r#"{"op":"subscribe","id":"b","projection":"bag"}"#).await;
+        served.metric("sessions", |sessions| sessions == 1).await;
+        served.metric("subscriptions", |subscriptions| subscriptions == 2).await;
+        let gone = client.ask(r#"{"op":"unsubscribe","id":"b"}"#).await;
+        served.metric("subscriptions", |subscriptions| subscriptions == 1).await;
+        served.metric("messages_received_total", |messages| messages == 3).await;
+        served.metric("messages_sent_total", |messages| messages == 4).await;
+        let bytes = [&client.welcome, &image, &other, &gone].map(|message| message.len() as i64).iter().sum::<i64>();
+        served.metric("bytes_sent_total", |sent| sent == bytes).await;
+        drop(client);
+        served.metric("sessions", |sessions| sessions == 0).await;
+        served.metric("subscriptions", |subscriptions| subscriptions == 0).await;
+    }
+
+    #[tokio::test]
+    async fn what_no_client_should_send_ends_its_session() {
+        let served = Served::start(ample_hub(), ServeOptions { message_bytes_max: 100, ..ServeOptions::default() }).await;
+        let mut long = Client::connect(&served).await;
+        assert!(long.ask(&"x".repeat(100)).await.contains("bad_json"));
+        long.send("x".repeat(101)).await;
+        assert_eq!(long.closed().await.0, 1009);
+        let mut binary = Client::connect(&served).await;
+        binary.socket.send(Message::binary(vec![1, 2, 3])).await.expect("sent");
+        assert_eq!(binary.closed().await, (1003, "messages are JSON text".to_owned()));
+        let mut flood = Client::connect(&served).await;
+        for _ in 0..1000 {
+            if flood.socket.send(Message::text(r#"{"op":"ping"}"#)).await.is_err() {
+                break;
+            }
+        }
+        assert_eq!(flood.closed().await, (1008, "too many messages".to_owned()));
+        // A ping of the protocol below ours is answered there, and is no message of a session.
+        let mut polite = Client::connect(&served).await;
+        polite.socket.send(Message::ping("are you there")).await.expect("sent");
+        let pong = polite.socket.next().await.expect("an open connection").expect("a frame");
+        assert!(pong.is_pong(), "{pong:?}");
+        assert!(polite.ask(r#"{"op":"ping"}"#).await.contains("heartbeat"));
+    }
+
+    #[tokio::test]
+    async fn silence_is_filled_with_heartbeats() {
+        let hub = ample_hub();
+        let served = Served::start(hub, ServeOptions { heartbeat: Duration::from_millis(200), ..ServeOptions::default() }).await;
+        let mut client = Client::connect(&served).await;
+        drop(client.ask(SUBSCRIBE).await);
+        let silent = Instant::now();
+        publish(&served.hub, 1, "+bag(5,x)");
+        assert!(client.next().await.starts_with(r#"{"op":"heartbeat","epoch":1,"#));
+        assert!(client.next().await.starts_with(r#"{"op":"heartbeat","epoch":1,"#));
+        assert!(silent.elapsed() > Duration::from_millis(350), "{:?}", silent.elapsed());
+    }
+
+    /// A projection with a batch interval is sent its diffs that far apart, merged; what comes after
+    /// a quiet while goes out at once.
+    #[tokio::test]
+    async fn diffs_come_a_batch_interval_apart() {
+        let keyed = Projection { batch: Duration::from_millis(300), ..projection("keyed", Some(vec![0])) };
+        let served = Served::start(Arc::new(Hub::new(vec![keyed])), ServeOptions::default()).await;
+        let mut client = Client::connect(&served).await;
+        let asked = Instant::now();
+        drop(client.ask(SUBSCRIBE).await);
+        for (epoch, name) in [(1, "ann"), (2, "bob"), (3, "joe")] {
+            publish(&served.hub, epoch, &format!("+keyed({epoch},{name})"));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let diff = client.next().await;
+        assert!(diff.contains(r#""epoch":3,"#) && diff.contains(r#""upsert":[[1,"ann"],[2,"bob"],[3,"joe"]]"#), "{diff}");
+        assert!(asked.elapsed() >= Duration::from_millis(300), "{:?}", asked.elapsed());
+        tokio::time::sleep(Duration::from_millis(320)).await;
+        publish(&served.hub, 4, "-keyed(1,ann)");
+        let diff = client.next().await;
+        assert!(diff.contains(r#""epoch":4,"#), "{diff}");
+        publish(&served.hub, 5, "-keyed(2,bob)");
+        assert!(client.next().await.contains(r#""epoch":5,"#));
+        assert!(asked.elapsed() >= Duration::from_millis(900), "{:?}", asked.elapsed());
+    }
+
+    /// A client that takes nothing: its session ends when the deadline is over, and gives all back.
+    #[tokio::test]
+    async fn who_does_not_read_is_dropped() {
+        let hub = ample_hub();
+        let long = "x".repeat(1 << 20);
+        publish(&hub, 1, &(0..32).map(|id| format!("+keyed({id},{long}) ")).collect::<String>());
+        let served = Served::start(hub, ServeOptions { write_timeout: Duration::from_millis(300), ..ServeOptions::default() }).await;
+        let mut silent = Client::connect(&served).await;
+        silent.send(SUBSCRIBE).await;
+        served.metric("sessions_stalled_total", |stalled| stalled == 1).await;
+        served.metric("sessions", |sessions| sessions == 0).await;
+        served.metric("subscriptions", |subscriptions| subscriptions == 0).await;
+    }
+
+    /// Frames that no library would send: the close frame says what was wrong with them.
+    #[tokio::test]
+    async fn broken_frames_are_told_so() {
+        let served = Served::start(ample_hub(), ServeOptions::default()).await;
+        for (frame, code) in [
+            (&[0x81, 0x82, 0, 0, 0, 0, 0xC3, 0x28][..], 1007_u16), // a text that is not UTF-8
+            (&[0x81, 0x02, b'{', b'}'], 1002),                     // a frame without a mask
+        ] {
+            let mut socket = TcpStream::connect(served.address).await.expect("a connection");
+            let request = "GET /v1/socket HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+            socket.write_all(request.as_bytes()).await.expect("sent");
+            let mut bytes = Vec::new();
+            while !bytes.ends_with(b"\r\n\r\n") {
+                bytes.push(socket.read_u8().await.expect("a head"));
+            }
+            let head = String::from_utf8_lossy(&bytes).to_lowercase();
+            assert!(head.starts_with("http/1.1 101 ") && head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
+            assert!(head.contains("connection: upgrade") && head.contains("upgrade: websocket"), "{head}");
+            socket.write_all(frame).await.expect("sent");
+            bytes.clear();
+            timeout(PATIENCE, socket.read_to_end(&mut bytes)).await.expect("an end in time").expect("bytes");
+            // After the greeting comes the close frame: 0x88, a length, and the code.
+            let at = bytes.iter().rposition(|&byte| byte == 0x88).expect("a close frame");
+            assert_eq!(u16::from_be_bytes([bytes[at + 2], bytes[at + 3]]), code);
+        }
     }
 }

@@ -1,0 +1,155 @@
+//! A server on loopback, in the test's own process, and its clients.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::Request;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_websockets::{ClientBuilder, Limits, Message, WebSocketStream};
+
+use super::{Gate, Health, ServeOptions, serve};
+use crate::hub::Hub;
+
+/// Longest wait for anything; reached only when a test fails.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A body without an end is to fail, and not to fill memory.
+pub const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// A server that answers to loopback names and to `shop.example`.
+pub struct Served {
+    pub address: SocketAddr,
+    pub hub: Arc<Hub>,
+    pub health: watch::Sender<Health>,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<()>,
+}
+
+impl Served {
+    pub async fn start(hub: Arc<Hub>, options: ServeOptions) -> Served {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let gate = Gate::new(true, Vec::new(), vec!["shop.example".to_owned()]);
+        let health = watch::Sender::new(Health { is_ready: true, ..Health::default() });
+        let (stop, stopped) = oneshot::channel();
+        let shutdown = async { drop(stopped.await) };
+        let serving = tokio::spawn(serve(listener, Arc::clone(&hub), gate, options, health.subscribe(), Arc::new(|_| ()), shutdown));
+        Served { address, hub, health, stop, serving }
+    }
+
+    /// Tells the server to stop, and waits until it has.
+    pub async fn stop(self) {
+        self.stop.send(()).expect("the server runs");
+        timeout(PATIENCE, self.serving).await.expect("an end in time").expect("no panic");
+    }
+
+    /// Asks until the answer, as `STATUS BODY`, is as wanted. A refused connection is an empty answer.
+    pub async fn eventually(&self, what: &str, is_wanted: impl Fn(&str) -> bool) -> String {
+        let mut last = String::new();
+        let asking = async {
+            while !is_wanted(&last) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                last = try_get(self.address, what, &[]).await.map_or_else(String::new, |(status, body)| format!("{status} {body}"));
+            }
+        };
+        let is_so = timeout(PATIENCE, asking).await.is_ok();
+        assert!(is_so, "{what} is still {last}");
+        last
+    }
+
+    /// Waits until a metric is as wanted.
+    pub async fn metric(&self, name: &str, is_wanted: impl Fn(i64) -> bool) -> i64 {
+        let value = |page: &str| {
+            let line = page.lines().find_map(|line| line.strip_prefix("deltafront_")?.strip_prefix(name)?.strip_prefix(' '));
+            line.and_then(|value| value.parse().ok())
+        };
+        let page = self.eventually("GET /metrics", |page| value(page).is_some_and(&is_wanted)).await;
+        value(&page).expect("it was there")
+    }
+}
+
+/// Asks for `METHOD PATH`; answers status and body.
+pub async fn get(address: SocketAddr, what: &str, headers: &[(&str, &str)]) -> (u16, String) {
+    try_get(address, what, headers).await.expect("an answer")
+}
+
+/// As [`get`]; `None` when the connection is refused.
+async fn try_get(address: SocketAddr, what: &str, headers: &[(&str, &str)]) -> Option<(u16, String)> {
+    let response = request(address, what, headers).await?;
+    let status = response.status().as_u16();
+    let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await.expect("a body with an end").to_bytes();
+    Some((status, String::from_utf8(body.to_vec()).expect("UTF-8")))
+}
+
+pub async fn request(address: SocketAddr, what: &str, headers: &[(&str, &str)]) -> Option<hyper::Response<hyper::body::Incoming>> {
+    let socket = TcpStream::connect(address).await.ok()?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.ok()?;
+    tokio::spawn(connection);
+    let (method, path) = what.split_once(' ').expect("a method and a path");
+    let mut request = Request::builder().method(method).uri(path);
+    for (name, value) in [("host", "localhost")].iter().filter(|_| headers.iter().all(|(name, _)| *name != "host")).chain(headers) {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Empty::<Bytes>::new()).expect("a request");
+    timeout(PATIENCE, sender.send_request(request)).await.expect("an answer in time").ok()
+}
+
+/// A WebSocket, past its greeting.
+pub struct Client {
+    pub socket: WebSocketStream<TcpStream>,
+    pub welcome: String,
+}
+
+impl Client {
+    pub async fn connect(served: &Served) -> Client {
+        Client::try_connect(served).await.expect("a connection")
+    }
+
+    /// `None` when the connection is refused.
+    pub async fn try_connect(served: &Served) -> Option<Client> {
+        let socket = TcpStream::connect(served.address).await.ok()?;
+        let builder = ClientBuilder::new().uri("ws://localhost/v1/socket").expect("a url").limits(Limits::unlimited());
+        let (socket, _) = builder.connect_on(socket).await.ok()?;
+        let mut client = Client { socket, welcome: String::new() };
+        client.welcome = client.next().await;
+        Some(client)
+    }
+
+    pub async fn send(&mut self, text: impl Into<String>) {
+        self.socket.send(Message::text(text.into())).await.expect("the server reads");
+    }
+
+    /// The next message.
+    pub async fn next(&mut self) -> String {
+        let message =
+            timeout(PATIENCE, self.socket.next()).await.expect("a message in time").expect("an open connection").expect("a frame");
+        message.as_text().unwrap_or_else(|| panic!("a text: {message:?}")).to_owned()
+    }
+
+    /// Sends, and takes the next message for the answer.
+    pub async fn ask(&mut self, text: &str) -> String {
+        self.send(text).await;
+        self.next().await
+    }
+
+    /// The code and the reason with which the server closes, whatever comes before; the handshake is
+    /// seen through.
+    pub async fn closed(&mut self) -> (u16, String) {
+        let mut closed = None;
+        let reading = async {
+            while let Some(Ok(message)) = self.socket.next().await {
+                closed = closed.take().or(message.as_close().map(|(code, reason)| (code.into(), reason.to_owned())));
+            }
+        };
+        timeout(PATIENCE, reading).await.expect("an end in time");
+        closed.expect("a close frame")
+    }
+}
