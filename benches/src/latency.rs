@@ -2,7 +2,8 @@
 //!
 //! Single-row transactions through a three-way join with aggregate. Time is counted from just
 //! before the statement is sent (so the commit's own time on the server is in every figure) until
-//! the WebSocket client has the new row parsed out of its frame.
+//! the WebSocket client has the new row parsed out of its frame. The server is a process of its own,
+//! so it shares no thread of an executor with the writers and clients that measure it.
 //!
 //! The *floor*: in the same run a bare replication client on a slot of its own reads frames and
 //! decodes nothing; a transaction is its when the commit's frame is in its hands. To that comes one
@@ -18,11 +19,12 @@ use connectors::postgres::Target;
 use connectors::postgres::message::{Message, Value};
 use connectors::postgres::replication::{Frame, Reading, Replication, STATUS_INTERVAL};
 use futures_util::{SinkExt, StreamExt};
-use tests::{ProjectFolder, Server, connect, postgres};
+use tests::{ProjectFolder, connect, postgres};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_websockets::{ClientBuilder, Message as WsMessage, ServerBuilder};
 
 use crate::numbers::{figure, percentile};
+use crate::process::ServerProcess;
 
 const ORDERS: u64 = 10_000;
 /// Transactions a second, and for how long.
@@ -56,7 +58,7 @@ async fn measure() -> Result<()> {
            FROM orders o JOIN customers c ON c.id = o.customer_id JOIN order_lines l ON l.order_id = o.id
            WHERE o.status = 'open' GROUP BY o.id, c.name, c.region;",
     );
-    let server = Server::start(&project).await;
+    let server = ServerProcess::start(&project).await?;
     let hop = hops().await?;
     println!("one loopback WebSocket hop: p50 {:.3} ms, p99 {:.3} ms", percentile(&hop, 50.0), percentile(&hop, 99.0));
     println!("{:>6} {:>26} {:>26} {:>26}", "", "commit to client, ms", "floor, ms", "over the floor");
@@ -87,7 +89,6 @@ async fn measure() -> Result<()> {
     }
     figure("latency_p50_over_floor_at_200", at_200.0, "ratio");
     figure("latency_p99_over_floor_at_200", at_200.1, "ratio");
-    server.stop().await;
     Ok(())
 }
 
@@ -121,7 +122,7 @@ async fn hops() -> Result<Vec<f64>> {
 /// Commits so many transactions at a rate; returns milliseconds to our client and to the bare one.
 async fn one_rate(
     postgres: &tests::PrivatePostgres,
-    server: &Server,
+    server: &ServerProcess,
     rate: u64,
     count: u64,
     mark: &Arc<AtomicU64>,

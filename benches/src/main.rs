@@ -4,6 +4,7 @@ mod copy;
 mod engine;
 mod latency;
 mod numbers;
+mod process; // programs that a bench starts beside itself
 
 fn main() -> anyhow::Result<()> {
     match std::env::args().nth(1).as_deref() {

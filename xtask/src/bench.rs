@@ -15,7 +15,8 @@ pub fn bench(what: &str, arguments: &[String]) -> Result<()> {
     if !["latency", "engine", "copy"].contains(&what) {
         bail!("there is no bench `{what}`; there are latency, engine and copy");
     }
-    run(&mut cargo(&["build", "--release", "--workspace", "--bin", "benches"]))?;
+    // The server too: what is measured from outside runs as it does for its users.
+    run(&mut cargo(&["build", "--release", "--workspace", "--bin", "benches", "--bin", "deltafront"]))?;
     let program = target_folder().join("release").join("benches");
     run(Command::new(program).current_dir(root()).arg(what).args(arguments))
 }
