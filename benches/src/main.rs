@@ -3,6 +3,7 @@
 mod copy;
 mod engine;
 mod latency;
+mod memory;
 mod numbers;
 mod process; // programs that a bench starts beside itself
 
@@ -10,7 +11,12 @@ fn main() -> anyhow::Result<()> {
     match std::env::args().nth(1).as_deref() {
         Some("engine") => engine::run(),
         Some("latency") => latency::run(),
+        Some("memory") => match std::env::args().nth(2) {
+            // A process of its own, started by the one without this word.
+            Some(holding) => memory::hold(&holding),
+            None => memory::run(),
+        },
         Some("copy") => copy::run(),
-        other => anyhow::bail!("there is no bench `{}`; there are latency, engine and copy", other.unwrap_or_default()),
+        other => anyhow::bail!("there is no bench `{}`; there are latency, engine, memory and copy", other.unwrap_or_default()),
     }
 }
