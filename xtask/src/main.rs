@@ -3,6 +3,7 @@
 mod bench;
 mod compose;
 mod demo;
+mod mutants;
 mod process;
 mod test;
 
@@ -14,7 +15,7 @@ use clap::{Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(
     name = "cargo xtask",
-    after_help = "Examples:\n  cargo xtask demo                 # a Postgres, a load on it, and the page\n  cargo xtask test                 # everything\n  cargo xtask test e2e socket      # the end-to-end tests with socket in their names\n  ORACLE_SEED=7 cargo xtask test oracle\n  cargo xtask bench latency"
+    after_help = "Examples:\n  cargo xtask demo                 # a Postgres, a load on it, and the page\n  cargo xtask test                 # everything\n  cargo xtask test e2e socket      # the end-to-end tests with socket in their names\n  ORACLE_SEED=7 cargo xtask test oracle\n  cargo xtask mutants push         # which wrong changes its tests let pass\n  cargo xtask bench latency"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -48,9 +49,25 @@ enum Chore {
         #[arg(long)]
         fix: bool,
     },
+    /// Make small wrong changes to a crate, and see whether its own tests notice
+    ///
+    /// Prints the changes that no test noticed, and `figure mutants_caught_CRATE VALUE percent`; fails
+    /// below 85. Takes some seconds for each of several hundred changes. Installs cargo-mutants when
+    /// it is missing.
+    #[command(
+        after_help = "Examples:\n  cargo xtask mutants                                # pipeline and push\n  cargo xtask mutants push\n  cargo xtask mutants push --file push/src/json.rs   # what follows the crate goes to cargo-mutants"
+    )]
+    Mutants {
+        /// pipeline or push; both when left out
+        #[arg(value_name = "CRATE")]
+        only: Option<String>,
+        /// Passed on to cargo-mutants; the figure is of the mutants that they leave
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Measure; each prints lines `figure NAME VALUE UNIT`
     Bench {
-        /// latency, engine, or copy
+        /// latency, engine, memory, or copy
         what: String,
         /// Passed on
         #[arg(trailing_var_arg = true)]
@@ -70,6 +87,7 @@ fn main() -> ExitCode {
         Chore::Demo { listen, rate, release } => demo::demo(&listen, rate, release),
         Chore::Test { part, filter } => test::test(part.as_deref(), filter.as_deref()),
         Chore::Lint { fix } => test::lint(fix),
+        Chore::Mutants { only, arguments } => mutants::mutants(only.as_deref(), &arguments),
         Chore::Bench { what, arguments } => bench::bench(&what, &arguments),
         Chore::Bless => test::bless(),
     };
