@@ -14,7 +14,7 @@ use anyhow::Result;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use hashbrown::HashMap;
-use pipeline::table::{Identity, TableCopy};
+use pipeline::table::Identity;
 use pipeline::{Changes, Op, Program, Published, TableId};
 use sql::{Diagnostics, Project, TableShape};
 
@@ -36,11 +36,14 @@ const QUERIES: [(&str, &str); 4] = [
         "SELECT c.region, count(*) AS n, sum(o.amount) AS total FROM orders o JOIN customers c ON c.id = o.customer_id WHERE o.amount > 500 GROUP BY c.region",
     ),
 ];
-const AGGREGATE: (&str, &str) = ("aggregate", "SELECT customer_id, count(*) AS n, sum(amount) AS total FROM orders GROUP BY customer_id");
+const AGGREGATE: (&str, &str) =
+    ("aggregate", "SELECT customer_id, count(*) AS n, sum(amount) AS total FROM orders GROUP BY customer_id");
 
 fn orders_schema() -> SchemaRef {
     let fields = ["id", "customer_id", "amount"].map(|name| Field::new(name, DataType::Int64, true));
-    Arc::new(Schema::new([&fields[..], &["status", "note", "channel"].map(|name| Field::new(name, DataType::Utf8, true))[..]].concat()))
+    Arc::new(Schema::new(
+        [&fields[..], &["status", "note", "channel"].map(|name| Field::new(name, DataType::Utf8, true))[..]].concat(),
+    ))
 }
 
 fn customers_schema() -> SchemaRef {
@@ -52,10 +55,18 @@ fn customers_schema() -> SchemaRef {
 }
 
 fn orders(rows: &[(i64, i64)]) -> RecordBatch {
-    let ints = |of: &dyn Fn(&(i64, i64)) -> i64| -> ArrayRef { Arc::new(rows.iter().map(|row| Some(of(row))).collect::<Int64Array>()) };
+    let ints = |of: &dyn Fn(&(i64, i64)) -> i64| -> ArrayRef {
+        Arc::new(rows.iter().map(|row| Some(of(row))).collect::<Int64Array>())
+    };
     let texts = |text: &'static str| -> ArrayRef { Arc::new(rows.iter().map(|_| Some(text)).collect::<StringArray>()) };
-    let columns =
-        vec![ints(&|row| row.0), ints(&|row| customer_of(row.0)), ints(&|row| row.1), texts("open"), texts("a short note"), texts("web")];
+    let columns = vec![
+        ints(&|row| row.0),
+        ints(&|row| customer_of(row.0)),
+        ints(&|row| row.1),
+        texts("open"),
+        texts("a short note"),
+        texts("web"),
+    ];
     RecordBatch::try_new(orders_schema(), columns).expect("six columns")
 }
 
@@ -69,7 +80,8 @@ fn region_of(customer: i64) -> String {
 
 fn program(name: &str, query: &str) -> Result<(Program, TableId)> {
     let folder = tempfile::tempdir()?;
-    let table = |name: &str| format!("CREATE TABLE {name} WITH (connector = 'postgres', url = 'postgres://nowhere/x');\n");
+    let table =
+        |name: &str| format!("CREATE TABLE {name} WITH (connector = 'postgres', url = 'postgres://nowhere/x');\n");
     fs::write(
         folder.path().join("a.sql"),
         format!("{}{}CREATE MATERIALIZED VIEW {name} AS {query};", table("orders"), table("customers")),
@@ -77,21 +89,28 @@ fn program(name: &str, query: &str) -> Result<(Program, TableId)> {
     let mut wrong = Diagnostics::default();
     let project = Project::load(folder.path(), &|_| None, &mut wrong);
     let shape = |schema| TableShape { schema, identity: Identity::Key(vec![0]) };
-    let shapes = BTreeMap::from([("orders".to_owned(), shape(orders_schema())), ("customers".to_owned(), shape(customers_schema()))]);
+    let shapes = BTreeMap::from([
+        ("orders".to_owned(), shape(orders_schema())),
+        ("customers".to_owned(), shape(customers_schema())),
+    ]);
     let plan = sql::plan(&project, &shapes, &mut wrong);
     anyhow::ensure!(wrong.is_empty(), "{wrong}");
     let (mut program, tables) = (plan.program, plan.tables);
-    let mut copy = TableCopy::default();
+    let mut copy = program.begin_copy(tables["orders"]);
     for start in (0..ORDERS).step_by(10_000) {
         let rows: Vec<(i64, i64)> = (start..start + 10_000).map(|id| (id, id % 1000)).collect();
-        program.table(tables["orders"]).copy(&mut copy, &orders(&rows))?;
+        program.copy(tables["orders"], &mut copy, orders(&rows))?;
     }
     program.finish_copy(tables["orders"], copy)?;
-    let mut copy = TableCopy::default();
+    let mut copy = program.begin_copy(tables["customers"]);
     let ids: ArrayRef = Arc::new((0..CUSTOMERS).map(Some).collect::<Int64Array>());
     let names: ArrayRef = Arc::new((0..CUSTOMERS).map(|id| Some(format!("customer {id}"))).collect::<StringArray>());
     let regions: ArrayRef = Arc::new((0..CUSTOMERS).map(|id| Some(region_of(id))).collect::<StringArray>());
-    program.table(tables["customers"]).copy(&mut copy, &RecordBatch::try_new(customers_schema(), vec![ids, names, regions])?)?;
+    program.copy(
+        tables["customers"],
+        &mut copy,
+        RecordBatch::try_new(customers_schema(), vec![ids, names, regions])?,
+    )?;
     program.finish_copy(tables["customers"], copy)?;
     program.publish()?;
     Ok((program, tables["orders"]))
@@ -101,9 +120,11 @@ fn program(name: &str, query: &str) -> Result<(Program, TableId)> {
 fn epochs(program: &mut Program, table: TableId, changed: i64, times: i64) -> Result<f64> {
     let mut samples = Vec::new();
     for epoch in 0..times {
-        let rows: Vec<(i64, i64)> =
-            (0..changed).map(|i| ((epoch * changed + i) * 104_729 % ORDERS, (epoch * 31 + i * 17 + changed) % 1000)).collect();
-        let changes = vec![(table, Changes { rows: orders(&rows), ops: vec![Op::Update; rows.len()], unchanged: Vec::new() })];
+        let rows: Vec<(i64, i64)> = (0..changed)
+            .map(|i| ((epoch * changed + i) * 104_729 % ORDERS, (epoch * 31 + i * 17 + changed) % 1000))
+            .collect();
+        let changes =
+            vec![(table, Changes { rows: orders(&rows), ops: vec![Op::Update; rows.len()], unchanged: Vec::new() })];
         let started = Instant::now();
         program.apply(&changes)?;
         let published = program.publish()?;
@@ -166,8 +187,9 @@ pub fn run() -> Result<()> {
     for (changed, times) in [(1_i64, 20_000_i64), (100, 1000), (10_000, 30)] {
         let mut samples = Vec::new();
         for epoch in 0..times {
-            let rows: Vec<(i64, i64)> =
-                (0..changed).map(|i| ((epoch * changed + i) * 104_729 % ORDERS, (epoch * 31 + i * 17 + changed) % 1000)).collect();
+            let rows: Vec<(i64, i64)> = (0..changed)
+                .map(|i| ((epoch * changed + i) * 104_729 % ORDERS, (epoch * 31 + i * 17 + changed) % 1000))
+                .collect();
             let started = Instant::now();
             std::hint::black_box(bare.epoch(&rows));
             samples.push(started.elapsed().as_secs_f64() * 1e6);

@@ -62,7 +62,10 @@ async fn measure() -> Result<()> {
     let hop = hops().await?;
     println!("one loopback WebSocket hop: p50 {:.3} ms, p99 {:.3} ms", percentile(&hop, 50.0), percentile(&hop, 99.0));
     println!("{:>6} {:>26} {:>26} {:>26}", "", "commit to client, ms", "floor, ms", "over the floor");
-    println!("{:>6} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}", "tx/s", "p50", "p95", "p99", "p50", "p95", "p99", "p50", "p99");
+    println!(
+        "{:>6} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
+        "tx/s", "p50", "p95", "p99", "p50", "p95", "p99", "p50", "p99"
+    );
     let mut at_200 = (f64::NAN, f64::NAN);
     let mark = Arc::new(AtomicU64::new(1000));
     for (rate, seconds) in RATES {
@@ -136,7 +139,9 @@ async fn one_rate(
         tokio::spawn(async move {
             let mut arrived: HashMap<u64, Instant> = HashMap::new();
             while !stop.load(Ordering::Relaxed) {
-                let Ok(message) = tokio::time::timeout(Duration::from_millis(200), subscriber.message()).await else { continue };
+                let Ok(message) = tokio::time::timeout(Duration::from_millis(200), subscriber.message()).await else {
+                    continue;
+                };
                 let now = Instant::now();
                 for row in message["diffs"]
                     .as_array()

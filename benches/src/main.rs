@@ -17,6 +17,9 @@ fn main() -> anyhow::Result<()> {
             None => memory::run(),
         },
         Some("copy") => copy::run(),
-        other => anyhow::bail!("there is no bench `{}`; there are latency, engine, memory and copy", other.unwrap_or_default()),
+        other => anyhow::bail!(
+            "there is no bench `{}`; there are latency, engine, memory and copy",
+            other.unwrap_or_default()
+        ),
     }
 }

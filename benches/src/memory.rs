@@ -17,10 +17,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use arrow::array::{
-    Array, ArrayRef, AsArray, Decimal128Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, Decimal128Array, Int32Array, Int64Array, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use pipeline::table::{Identity, TableCopy};
+use pipeline::table::Identity;
 use pipeline::{Epoch, Program, Published, TableId};
 use push::hub::{Publication, Stamp};
 use push::{Hub, ProjectionId};
@@ -38,23 +39,35 @@ const PROJECTIONS: &str = "
       SELECT o.id, o.reference, o.placed_at, o.price, c.name FROM orders o JOIN customers c ON c.id = o.customer_id;";
 
 /// What a child holds when it is measured.
-const HOLDINGS: [(&str, &str); 2] = [("engine", "state_bytes_over_row_bytes"), ("engine_and_hub", "state_and_hub_bytes_over_row_bytes")];
+const HOLDINGS: [(&str, &str); 2] =
+    [("engine", "state_bytes_over_row_bytes"), ("engine_and_hub", "state_and_hub_bytes_over_row_bytes")];
 
 /// Measures each holding in a process of its own.
 pub fn run() -> Result<()> {
     println!("{ORDERS} rows of ten columns, {CUSTOMERS} to join with; a projection of one in ten, and one of the join");
-    println!("{:16} {:>14} {:>14} {:>14} {:>10} {:>8}", "", "row bytes", "state bytes", "at its peak", "a row", "ratio");
+    println!(
+        "{:16} {:>14} {:>14} {:>14} {:>10} {:>8}",
+        "", "row bytes", "state bytes", "at its peak", "a row", "ratio"
+    );
     let mut figures = Vec::new();
     for (holding, name) in HOLDINGS {
-        let child =
-            Command::new(std::env::current_exe()?).args(["memory", holding]).stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+        let child = Command::new(std::env::current_exe()?)
+            .args(["memory", holding])
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()?;
         anyhow::ensure!(child.status.success(), "the process that holds the {holding} failed ({})", child.status);
         let told = String::from_utf8(child.stdout)?;
-        let numbers: Vec<f64> = told.split_whitespace().map(str::parse).collect::<Result<_, _>>().with_context(|| told.clone())?;
+        let numbers: Vec<f64> =
+            told.split_whitespace().map(str::parse).collect::<Result<_, _>>().with_context(|| told.clone())?;
         let [row_bytes, state, peak] = numbers[..] else { bail!("the child says {told}") };
         #[expect(clippy::cast_precision_loss, reason = "a ratio")]
         let rows = (ORDERS + CUSTOMERS) as f64;
-        println!("{holding:16} {row_bytes:>14} {state:>14} {peak:>14} {:>10.1} {:>8.2}", state / rows, state / row_bytes);
+        println!(
+            "{holding:16} {row_bytes:>14} {state:>14} {peak:>14} {:>10.1} {:>8.2}",
+            state / rows,
+            state / row_bytes
+        );
         figures.push((format!("{holding}_bytes_per_row"), state / rows, "bytes"));
         figures.push((name.to_owned(), state / row_bytes, "ratio"));
     }
@@ -86,11 +99,11 @@ pub fn hold(holding: &str) -> Result<()> {
 /// Copies rows into a table, and returns their bytes. With [`publish`], all that this bench asks of
 /// a program.
 fn fill(program: &mut Program, table: TableId, batches: impl Iterator<Item = RecordBatch>) -> Result<u64> {
-    let mut copy = TableCopy::default();
+    let mut copy = program.begin_copy(table);
     let mut bytes = 0;
     for batch in batches {
         bytes += batch.columns().iter().map(natural_bytes).sum::<u64>();
-        program.table(table).copy(&mut copy, &batch)?;
+        program.copy(table, &mut copy, batch)?;
     }
     program.finish_copy(table, copy)?;
     Ok(bytes)
@@ -100,9 +113,10 @@ fn fill(program: &mut Program, table: TableId, batches: impl Iterator<Item = Rec
 fn publish(program: &mut Program, projections: &[PlannedProjection], hub: Option<&Hub>) -> Result<()> {
     let mut publications = Vec::new();
     for (id, published) in program.publish()? {
-        let place = projections.iter().position(|planned| planned.id == id).context("a projection that was planned")?;
-        let Published::Diff(delta) = published else { bail!("{} publishes no diff", projections[place].name) };
-        publications.push((ProjectionId(place), Publication::Diff(delta)));
+        let is_planned = |planned: &PlannedProjection| program.projection_id(&planned.name) == Some(id);
+        let place = projections.iter().position(is_planned).context("a projection that was planned")?;
+        let Published::Diff(parts) = published else { bail!("{} publishes no diff", projections[place].name) };
+        publications.push((ProjectionId(place), Publication::Diff(parts)));
     }
     publications.sort_by_key(|(id, _)| *id);
     anyhow::ensure!(publications.len() == 2, "both projections publish");
@@ -115,12 +129,14 @@ fn publish(program: &mut Program, projections: &[PlannedProjection], hub: Option
 
 fn plan() -> Result<Plan> {
     let folder = tempfile::tempdir()?;
-    let table = |name: &str| format!("CREATE TABLE {name} WITH (connector = 'postgres', url = 'postgres://nowhere/x');\n");
+    let table =
+        |name: &str| format!("CREATE TABLE {name} WITH (connector = 'postgres', url = 'postgres://nowhere/x');\n");
     std::fs::write(folder.path().join("a.sql"), table("orders") + &table("customers") + PROJECTIONS)?;
     let mut wrong = Diagnostics::default();
     let project = Project::load(folder.path(), &|_| None, &mut wrong);
     let shape = |schema| TableShape { schema, identity: Identity::Key(vec![0]) };
-    let shapes = [("orders".to_owned(), shape(orders_schema())), ("customers".to_owned(), shape(customers_schema()))].into();
+    let shapes =
+        [("orders".to_owned(), shape(orders_schema())), ("customers".to_owned(), shape(customers_schema()))].into();
     let plan = sql::plan(&project, &shapes, &mut wrong);
     anyhow::ensure!(wrong.is_empty(), "{wrong}");
     Ok(plan)
@@ -156,8 +172,11 @@ fn orders_schema() -> SchemaRef {
 /// Rows such as a shop has: about 190 bytes each in their natural widths.
 fn orders(start: i64) -> RecordBatch {
     let ids = start..start + CHUNK;
-    let int = |of: &dyn Fn(i64) -> i32| -> ArrayRef { Arc::new(ids.clone().map(|id| Some(of(id))).collect::<Int32Array>()) };
-    let text = |of: &dyn Fn(i64) -> String| -> ArrayRef { Arc::new(ids.clone().map(|id| Some(of(id))).collect::<StringArray>()) };
+    let int =
+        |of: &dyn Fn(i64) -> i32| -> ArrayRef { Arc::new(ids.clone().map(|id| Some(of(id))).collect::<Int32Array>()) };
+    let text = |of: &dyn Fn(i64) -> String| -> ArrayRef {
+        Arc::new(ids.clone().map(|id| Some(of(id))).collect::<StringArray>())
+    };
     let numeric = |of: &dyn Fn(i64) -> i128, precision, scale| -> Result<ArrayRef> {
         let values = ids.clone().map(|id| Some(of(id))).collect::<Decimal128Array>();
         Ok(Arc::new(values.with_precision_and_scale(precision, scale)?))
@@ -191,7 +210,8 @@ fn customers_schema() -> SchemaRef {
 
 fn customers() -> RecordBatch {
     let ids: ArrayRef = Arc::new((0..CUSTOMERS).collect::<Int64Array>());
-    let names: ArrayRef = Arc::new((0..CUSTOMERS).map(|id| Some(format!("Customer Number {id}"))).collect::<StringArray>());
+    let names: ArrayRef =
+        Arc::new((0..CUSTOMERS).map(|id| Some(format!("Customer Number {id}"))).collect::<StringArray>());
     RecordBatch::try_new(customers_schema(), vec![ids, names]).expect("two columns")
 }
 

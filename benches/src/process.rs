@@ -52,7 +52,8 @@ impl ServerProcess {
 
     async fn is_ready(&self) -> bool {
         // The harness's client panics where nobody listens; until the server does, that is no mistake.
-        tokio::net::TcpStream::connect(&self.address).await.is_ok() && tests::http::get(&self.address, "/readyz").await.0 == 200
+        tokio::net::TcpStream::connect(&self.address).await.is_ok()
+            && tests::http::get(&self.address, "/readyz").await.0 == 200
     }
 
     /// A client of this server.

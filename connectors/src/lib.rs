@@ -1,12 +1,19 @@
 //! Sources: what happens elsewhere, as Arrow, a whole transaction at a time.
 //!
 //! ```text
-//!  WAL ──► postgres::replication ──► postgres::decode ──► SourceEvent ──► (bounded channel)
+//!  WAL ──► postgres::replication ──► postgres::decode ──► source::SourceEvent ──► (bounded queue)
 //!            the socket and its        pgoutput text into    copies, whole transactions,
 //!            deadlines                 Arrow builders        states
 //! ```
 //!
 //! A source never drops a change to catch up and never buffers without bound: while its reader is
 //! busy it stops reading its socket, and goes on telling the server that it lives.
+//!
+//! Read [`source`] first: it has the words that all sources share.
 
-pub mod postgres;
+pub mod source; // the words that all sources share
+pub mod postgres; // a database by its log
+
+pub use source::{
+    Connector, EventReceiver, EventSender, Link, Source, SourceEvent, SourceState, TableOption, event_queue,
+};

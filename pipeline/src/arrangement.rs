@@ -1,88 +1,299 @@
-//! Rows indexed by a key, shared by every operator that needs them so.
+//! The rows of one input, once, and the indexes over them.
+//!
+//! Every operator that needs the rows of a node reads the one [`Arrangement`] of it; each key by
+//! which they are looked up is an index of small numbers into the same rows. A table keyed by its
+//! primary key is its own index on that key. Indexes keep no keys (a row knows its own) and are not
+//! written: they are made again from the rows.
 //!
 //! During a step an arrangement shows the state at the end of the step before, with this step's
 //! changes beside it ([`Arrangement::changes`]); they are folded in when the step is over. That is
 //! what lets several joins share one arrangement in any order, and it gives the join its rule
 //! with old state only: `Δ(A⋈B) = ΔA⋈B + A⋈ΔB + ΔA⋈ΔB`.
 
-use arrow::array::{Array, BooleanBufferBuilder, RecordBatch};
-use arrow::buffer::BooleanBuffer;
-use arrow::datatypes::SchemaRef;
+use std::hash::BuildHasher;
+
+use arrow::array::{Array, RecordBatch};
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
-use arrow::row::Rows;
-use hashbrown::HashMap;
-use hashbrown::hash_map::EntryRef;
+use hashbrown::{DefaultHashBuilder, HashSet, HashTable};
 
 use crate::delta::{Delta, net};
-use crate::row::{RowBytes, RowCodec};
+use crate::row::{EncodedRows, RowCodec, is_faulty};
+use crate::state::{Keyed, Reader, Store};
 
-/// Above this many distinct rows a key's group is a hash map, so that taking one out of a large
-/// group does not walk all of it. At or below, a short list is smaller and quicker.
-const FEW_ROWS_MAX: usize = 16;
+/// Above this many rows a key's group is a set, so that taking one out of a large group does not
+/// walk all of it. At or below, a list is smaller and quicker.
+const FEW_ROWS_MAX: usize = 32;
 
 /// What a NULL in the key means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NullKeys {
-    /// Such a row equals no other (SQL's `=`); it is not kept.
+    /// Such a row equals no other (SQL's `=`); it is not found.
     NeverMatch,
     /// NULL is a value like any other (`IS NOT DISTINCT FROM`).
     Match,
 }
 
-/// Rows of one input by key.
+/// An index of an arrangement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IndexId(pub usize);
+
+/// The rows of one node, and the indexes over them.
 #[derive(Debug)]
 pub struct Arrangement {
     schema: SchemaRef,
-    key_columns: Vec<usize>,
-    nulls: NullKeys,
-    key_codec: RowCodec,
-    row_codec: RowCodec,
-    groups: HashMap<RowBytes, Group>,
-    changes: Option<Changed>,
+    rows: Rows,
+    /// `None` where an index was dropped: the others keep their place.
+    indexes: Vec<Option<Index>>,
+    changes: Vec<Changed>,
 }
 
-/// What a step changes in an arrangement: consolidated, with keys and rows encoded once for all
-/// who share it.
+/// Rows by identity.
+#[derive(Debug)]
+struct Rows {
+    codec: RowCodec,
+    /// The columns that tell rows apart, with their codec; `None` when it is the whole row.
+    key: Option<(Vec<usize>, RowCodec)>,
+    /// By the key, with the row for a payload; or by the whole row.
+    held: Keyed<i64>,
+    /// Rows with a fault.
+    faulty: usize,
+}
+
+impl Rows {
+    fn row(&self, id: u32) -> &[u8] {
+        if self.key.is_some() { self.held.payload(id) } else { self.held.key(id) }
+    }
+}
+
+/// Row numbers by key.
+#[derive(Debug)]
+struct Index {
+    columns: Vec<usize>,
+    nulls: NullKeys,
+    codec: RowCodec,
+    /// The rows are keyed by just these columns: they are the index.
+    is_primary: bool,
+    groups: HashTable<Group>,
+    hasher: DefaultHashBuilder,
+    /// Rows whose key is not known.
+    unknown: Option<Group>,
+    heap: usize,
+}
+
+/// The rows under one key; never empty.
+#[derive(Debug)]
+enum Group {
+    One(u32),
+    More(Box<Members>),
+}
+
+#[derive(Debug)]
+struct Members {
+    /// The sum of the rows' counts, kept so that asking for it does not walk them.
+    total: i64,
+    ids: Ids,
+}
+
+#[derive(Debug)]
+enum Ids {
+    /// Up to [`FEW_ROWS_MAX`].
+    Few(Vec<u32>),
+    Many(HashSet<u32>),
+}
+
+/// Row numbers of a group; the same order each time while the group is not changed.
+enum GroupIter<'a> {
+    One(Option<u32>),
+    Few(std::slice::Iter<'a, u32>),
+    Many(hashbrown::hash_set::Iter<'a, u32>),
+}
+
+impl Iterator for GroupIter<'_> {
+    type Item = u32;
+
+    fn next(&mut self) -> Option<u32> {
+        match self {
+            GroupIter::One(id) => id.take(),
+            GroupIter::Few(ids) => ids.next().copied(),
+            GroupIter::Many(ids) => ids.next().copied(),
+        }
+    }
+}
+
+impl Group {
+    fn first(&self) -> u32 {
+        match self {
+            Group::One(id) => *id,
+            Group::More(members) => match &members.ids {
+                Ids::Few(ids) => ids[0],
+                Ids::Many(ids) => *ids.iter().next().expect("a group has a row"),
+            },
+        }
+    }
+
+    fn iter(&self) -> GroupIter<'_> {
+        match self {
+            Group::One(id) => GroupIter::One(Some(*id)),
+            Group::More(members) => match &members.ids {
+                Ids::Few(ids) => GroupIter::Few(ids.iter()),
+                Ids::Many(ids) => GroupIter::Many(ids.iter()),
+            },
+        }
+    }
+
+    /// Adds a row that is not there.
+    fn add(&mut self, id: u32, count: i64, count_of: impl Fn(u32) -> i64) {
+        match self {
+            Group::One(first) => {
+                let total = count_of(*first) + count;
+                *self = Group::More(Box::new(Members { total, ids: Ids::Few(vec![*first, id]) }));
+            }
+            Group::More(members) => {
+                members.total += count;
+                match &mut members.ids {
+                    Ids::Few(ids) if ids.len() < FEW_ROWS_MAX => ids.push(id),
+                    Ids::Few(ids) => members.ids = Ids::Many(ids.drain(..).chain([id]).collect()),
+                    Ids::Many(ids) => {
+                        ids.insert(id);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a row out; `true` when the group is empty then.
+    fn remove(&mut self, id: u32, count: i64) -> bool {
+        match self {
+            Group::One(_) => true,
+            Group::More(members) => {
+                members.total -= count;
+                match &mut members.ids {
+                    Ids::Few(ids) => {
+                        if let Some(at) = ids.iter().position(|held| *held == id) {
+                            ids.swap_remove(at);
+                        }
+                        ids.is_empty()
+                    }
+                    Ids::Many(ids) => {
+                        ids.remove(&id);
+                        ids.is_empty()
+                    }
+                }
+            }
+        }
+    }
+
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Group::One(_) => 0,
+            Group::More(members) => {
+                size_of::<Members>()
+                    + match &members.ids {
+                        Ids::Few(ids) => ids.capacity() * size_of::<u32>(),
+                        Ids::Many(ids) => ids.capacity() * (size_of::<u32>() + 1),
+                    }
+            }
+        }
+    }
+}
+
+/// The key of a changed row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key<'a> {
+    /// These bytes.
+    Known(&'a [u8]),
+    /// It has a NULL that keeps it from matching.
+    Never,
+    /// It has a column that failed: any key may be meant.
+    Unknown,
+}
+
+/// What a piece of a step changes in an arrangement, with keys and rows encoded once for all who
+/// share it.
 #[derive(Debug)]
 pub struct Changed {
     /// The rows and their weights.
     pub delta: Delta,
-    /// The key of each row.
-    pub keys: Rows,
-    rows: Rows,
-    /// Which rows have no NULL that keeps them from matching; `None` when all match.
-    matching: Option<BooleanBuffer>,
+    rows: EncodedRows,
+    /// By index.
+    keys: Vec<Option<Keys>>,
+    /// Of a table with a key: which row takes which one's place.
+    moves: Option<Vec<Move>>,
+}
+
+/// What happens to one key of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Move {
+    /// The row that goes, by its place in the delta.
+    pub(crate) old: Option<usize>,
+    /// The row that comes.
+    pub(crate) new: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Keys {
+    keys: EncodedRows,
+    /// Which rows can't match, or have no known key; `None` when all can and have.
+    except: Option<Vec<KeyState>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KeyState {
+    Known,
+    Never,
+    Unknown,
 }
 
 impl Changed {
-    /// Whether row `i` can match at all.
+    /// The key of row `i` in an index.
     #[must_use]
-    pub fn matches(&self, i: usize) -> bool {
-        self.matching.as_ref().is_none_or(|matching| matching.value(i))
+    pub fn key(&self, index: IndexId, i: usize) -> Key<'_> {
+        let keys = self.keys[index.0].as_ref().expect("an index that is there");
+        match keys.except.as_ref().map_or(KeyState::Known, |except| except[i]) {
+            KeyState::Known => Key::Known(keys.keys.row(i)),
+            KeyState::Never => Key::Never,
+            KeyState::Unknown => Key::Unknown,
+        }
     }
 
     /// The bytes of row `i`.
     #[must_use]
     pub fn row(&self, i: usize) -> &[u8] {
-        self.rows.row(i).data()
+        self.rows.row(i)
+    }
+}
+
+/// How many rows match a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Matches {
+    /// Rows that are there for sure.
+    pub certain: i64,
+    /// Rows that may be there.
+    pub possible: i64,
+}
+
+impl Matches {
+    /// Adds rows, which may be in doubt.
+    pub(crate) fn add(&mut self, count: i64, in_doubt: bool) {
+        self.possible += count;
+        if !in_doubt {
+            self.certain += count;
+        }
     }
 }
 
 impl Arrangement {
-    /// An arrangement with no rows.
+    /// An arrangement with no rows, which are told apart by these columns, or by all of them where
+    /// `None`.
     ///
     /// # Errors
     /// When a column's type has no row format.
-    pub fn new(schema: SchemaRef, key_columns: Vec<usize>, nulls: NullKeys) -> Result<Arrangement, ArrowError> {
-        Ok(Arrangement {
-            key_codec: RowCodec::new(&schema, &key_columns)?,
-            row_codec: RowCodec::whole(&schema)?,
-            schema,
-            key_columns,
-            nulls,
-            groups: HashMap::new(),
-            changes: None,
-        })
+    pub fn new(schema: SchemaRef, key: Option<&[usize]>) -> Result<Arrangement, ArrowError> {
+        let key =
+            key.map(|columns| Ok::<_, ArrowError>((columns.to_vec(), RowCodec::new(&schema, columns)?))).transpose()?;
+        let rows = Rows { codec: RowCodec::whole(&schema)?, key, held: Keyed::default(), faulty: 0 };
+        Ok(Arrangement { schema, rows, indexes: Vec::new(), changes: Vec::new() })
     }
 
     /// The columns of its rows.
@@ -91,173 +302,526 @@ impl Arrangement {
         &self.schema
     }
 
-    /// Whether another arrangement's keys can be looked up here.
+    /// The codec of its rows.
     #[must_use]
-    pub fn has_key_types_of(&self, other: &Arrangement) -> bool {
-        let types = |it: &Arrangement| it.key_columns.iter().map(|&c| it.schema.field(c).data_type().clone()).collect::<Vec<_>>();
-        types(self) == types(other)
+    pub fn codec(&self) -> &RowCodec {
+        &self.rows.codec
     }
 
-    /// Takes in what this step changes.
+    /// Distinct rows held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows.held.len()
+    }
+
+    /// Whether no row is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.held.is_empty()
+    }
+
+    /// Whether any row held has a fault.
+    #[must_use]
+    pub fn has_faults(&self) -> bool {
+        self.rows.faulty > 0
+    }
+
+    /// All rows with their counts, in no order.
+    pub fn rows(&self) -> impl Iterator<Item = (&[u8], i64)> {
+        self.rows.held.ids().map(|id| (self.rows.row(id), *self.rows.held.value(id)))
+    }
+
+    /// All rows with their counts in the order of their bytes: what is computed from them is then a
+    /// function of the rows alone.
+    #[must_use]
+    pub fn sorted_rows(&self) -> Vec<(&[u8], i64)> {
+        let mut rows: Vec<_> = self.rows().collect();
+        rows.sort_unstable();
+        rows
+    }
+
+    /// The row under a table's key.
+    #[must_use]
+    pub(crate) fn find(&self, key: &[u8]) -> Option<u32> {
+        self.rows.held.find(key)
+    }
+
+    /// The bytes of a row.
+    #[must_use]
+    pub(crate) fn row(&self, id: u32) -> &[u8] {
+        self.rows.row(id)
+    }
+
+    /// How often a row counts.
+    #[must_use]
+    pub(crate) fn count(&self, id: u32) -> i64 {
+        *self.rows.held.value(id)
+    }
+
+    /// The key codec of a table with a key.
+    pub(crate) fn key_codec(&self) -> Option<&RowCodec> {
+        self.rows.key.as_ref().map(|(_, codec)| codec)
+    }
+
+    /// All ids.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = u32> {
+        self.rows.held.ids()
+    }
+
+    /// The table's key of a row.
+    pub(crate) fn identity_of(&self, id: u32) -> &[u8] {
+        self.rows.held.key(id)
+    }
+}
+
+/// Indexes.
+impl Arrangement {
+    /// An index of the rows by some of their columns. Asked twice for the same, it answers the same.
+    ///
+    /// # Errors
+    /// When a column's type has no row format.
+    pub fn index(&mut self, columns: &[usize], nulls: NullKeys) -> Result<IndexId, ArrowError> {
+        let is_same = |index: &Option<Index>| {
+            index.as_ref().is_some_and(|index| index.columns == columns && index.nulls == nulls)
+        };
+        if let Some(found) = self.indexes.iter().position(is_same) {
+            return Ok(IndexId(found));
+        }
+        let mut index = Index {
+            codec: RowCodec::new(&self.schema, columns)?,
+            is_primary: self.rows.key.as_ref().is_some_and(|(key, _)| key == columns),
+            columns: columns.to_vec(),
+            nulls,
+            groups: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            unknown: None,
+            heap: 0,
+        };
+        index.fill(&self.rows);
+        let place = self.indexes.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.indexes.push(None);
+            self.indexes.len() - 1
+        });
+        self.indexes[place] = Some(index);
+        Ok(IndexId(place))
+    }
+
+    /// Drops the indexes that nobody reads any more.
+    pub(crate) fn keep_indexes(&mut self, keep: impl Fn(IndexId) -> bool) {
+        for (i, index) in self.indexes.iter_mut().enumerate() {
+            if !keep(IndexId(i)) {
+                *index = None;
+            }
+        }
+    }
+
+    /// The types of an index's key.
+    pub fn key_types(&self, index: IndexId) -> impl Iterator<Item = &DataType> {
+        self.at(index).codec.types()
+    }
+
+    /// Whether the rows themselves are this index: it costs nothing.
+    #[must_use]
+    pub fn is_primary(&self, index: IndexId) -> bool {
+        self.at(index).is_primary
+    }
+
+    fn at(&self, index: IndexId) -> &Index {
+        self.indexes[index.0].as_ref().expect("an index that is there")
+    }
+
+    /// The bytes and the count of every row under a key, at the end of the step before.
+    pub fn matching<'a>(&'a self, index: IndexId, key: &[u8]) -> impl Iterator<Item = (&'a [u8], i64)> + use<'a> {
+        self.matching_ids(index, key).map(|id| (self.rows.row(id), *self.rows.held.value(id)))
+    }
+
+    /// The numbers of the rows under a key.
+    pub(crate) fn matching_ids<'a>(&'a self, index: IndexId, key: &[u8]) -> impl Iterator<Item = u32> + use<'a> {
+        let index = self.at(index);
+        if index.is_primary {
+            GroupIter::One(self.rows.held.find(key))
+        } else {
+            index.group(&self.rows, key).map_or(GroupIter::One(None), Group::iter)
+        }
+    }
+
+    /// Every row whose key is not known.
+    pub fn unknown_rows(&self, index: IndexId) -> impl Iterator<Item = (&[u8], i64)> {
+        let ids = self.at(index).unknown.as_ref().map_or(GroupIter::One(None), Group::iter);
+        ids.map(|id| (self.rows.row(id), *self.rows.held.value(id)))
+    }
+
+    /// The key of a row that is held; its bytes, where it has any, are written to `out`.
+    pub(crate) fn key_of<'a>(&self, index: IndexId, id: u32, out: &'a mut Vec<u8>) -> Key<'a> {
+        let (index, row) = (self.at(index), self.rows.row(id));
+        self.rows.codec.project(row, &index.columns, &index.codec, out);
+        index.state_of(&self.rows, row).key(out)
+    }
+
+    /// How many rows whose key is not known there are.
+    #[must_use]
+    pub fn unknown(&self, index: IndexId) -> i64 {
+        self.unknown_rows(index).map(|(_, count)| count).sum()
+    }
+
+    /// How many rows are under a key at the end of the step before.
+    #[must_use]
+    pub fn matches(&self, index: IndexId, key: &[u8]) -> Matches {
+        let at = self.at(index);
+        if self.rows.faulty > 0 {
+            let mut matches = Matches::default();
+            for (row, count) in self.matching(index, key) {
+                matches.add(count, self.rows.codec.fault(row).is_some_and(|fault| fault.doubt));
+            }
+            return matches;
+        }
+        let total = if at.is_primary {
+            self.rows.held.find(key).map_or(0, |id| *self.rows.held.value(id))
+        } else {
+            match at.group(&self.rows, key) {
+                None => 0,
+                Some(Group::One(id)) => *self.rows.held.value(*id),
+                Some(Group::More(members)) => members.total,
+            }
+        };
+        Matches { certain: total, possible: total }
+    }
+}
+
+impl Index {
+    fn group<'a>(&'a self, rows: &Rows, key: &[u8]) -> Option<&'a Group> {
+        self.groups.find(self.hasher.hash_one(key), |group| self.is_of(rows, group, key))
+    }
+
+    fn is_of(&self, rows: &Rows, group: &Group, key: &[u8]) -> bool {
+        rows.codec.has_key(rows.row(group.first()), &self.columns, &self.codec, key)
+    }
+
+    fn fill(&mut self, rows: &Rows) {
+        if self.is_primary {
+            return;
+        }
+        let mut key = Vec::new();
+        for id in rows.held.ids() {
+            let row = rows.row(id);
+            rows.codec.project(row, &self.columns, &self.codec, &mut key);
+            let key = self.state_of(rows, row).key(&key);
+            self.add(rows, key, id);
+        }
+    }
+
+    /// Whether a row has a key that is known and can match.
+    fn state_of(&self, rows: &Rows, row: &[u8]) -> KeyState {
+        let has_failed = is_faulty(row)
+            && rows.codec.fault(row).is_some_and(|fault| self.columns.iter().any(|&column| fault.has_failed(column)));
+        if has_failed {
+            KeyState::Unknown
+        } else if self.nulls == NullKeys::NeverMatch
+            && self.columns.iter().any(|&column| rows.codec.is_null(row, column))
+        {
+            KeyState::Never
+        } else {
+            KeyState::Known
+        }
+    }
+
+    /// Adds a row that is in `rows` under its new key.
+    fn add(&mut self, rows: &Rows, key: Key<'_>, id: u32) {
+        if self.is_primary {
+            return;
+        }
+        let count = *rows.held.value(id);
+        let count_of = |id: u32| *rows.held.value(id);
+        let group = match key {
+            Key::Never => return,
+            Key::Unknown => match &mut self.unknown {
+                Some(group) => group,
+                none => {
+                    *none = Some(Group::One(id));
+                    return;
+                }
+            },
+            Key::Known(key) => {
+                let hash = self.hasher.hash_one(key);
+                let is_of =
+                    |group: &Group| rows.codec.has_key(rows.row(group.first()), &self.columns, &self.codec, key);
+                match self.groups.find_mut(hash, is_of) {
+                    Some(group) => group,
+                    None => {
+                        let (codec, columns, hasher, of) = (&rows.codec, &self.columns, &self.hasher, &self.codec);
+                        let rehash = |group: &Group| {
+                            let mut scratch = Vec::new();
+                            codec.project(rows.row(group.first()), columns, of, &mut scratch);
+                            hasher.hash_one(&*scratch)
+                        };
+                        self.groups.insert_unique(hash, Group::One(id), rehash);
+                        return;
+                    }
+                }
+            }
+        };
+        let before = group.heap_bytes();
+        group.add(id, count, count_of);
+        self.heap = self.heap + group.heap_bytes() - before;
+    }
+
+    /// Takes out a row that is still in `rows` with the key that it had.
+    fn remove(&mut self, rows: &Rows, key: Key<'_>, id: u32) {
+        if self.is_primary {
+            return;
+        }
+        let count = *rows.held.value(id);
+        match key {
+            Key::Never => {}
+            Key::Unknown => {
+                if self.unknown.as_mut().is_some_and(|group| group.remove(id, count)) {
+                    self.unknown = None;
+                }
+            }
+            Key::Known(key) => {
+                let is_of =
+                    |group: &Group| rows.codec.has_key(rows.row(group.first()), &self.columns, &self.codec, key);
+                if let Ok(mut group) = self.groups.find_entry(self.hasher.hash_one(key), is_of) {
+                    let before = group.get().heap_bytes();
+                    let after = if group.get_mut().remove(id, count) {
+                        group.remove();
+                        0
+                    } else {
+                        group.get().heap_bytes()
+                    };
+                    self.heap = self.heap + after - before;
+                }
+            }
+        }
+    }
+
+    /// A row of a group counts more often, or less.
+    fn recount(&mut self, rows: &Rows, key: Key<'_>, by: i64) {
+        let group = match key {
+            _ if self.is_primary => return,
+            Key::Never => return,
+            Key::Unknown => self.unknown.as_mut(),
+            Key::Known(key) => {
+                let is_of =
+                    |group: &Group| rows.codec.has_key(rows.row(group.first()), &self.columns, &self.codec, key);
+                self.groups.find_mut(self.hasher.hash_one(key), is_of)
+            }
+        };
+        if let Some(Group::More(members)) = group {
+            members.total += by;
+        }
+    }
+
+    fn clear(&mut self) {
+        self.groups.clear();
+        self.unknown = None;
+        self.heap = 0;
+    }
+
+    fn bytes(&self) -> usize {
+        self.heap + self.groups.capacity() * (size_of::<Group>() + 1)
+    }
+}
+
+impl KeyState {
+    fn key(self, known: &[u8]) -> Key<'_> {
+        match self {
+            KeyState::Known => Key::Known(known),
+            KeyState::Never => Key::Never,
+            KeyState::Unknown => Key::Unknown,
+        }
+    }
+}
+
+/// A step's changes.
+impl Arrangement {
+    /// Takes in a piece of what this step changes.
     ///
     /// # Errors
     /// When the delta does not have the arrangement's columns.
     pub fn change(&mut self, delta: &Delta) -> Result<(), ArrowError> {
-        let mut rows = self.row_codec.encode(&delta.batch)?;
+        let mut rows = self.rows.codec.encode_faulty(&delta.batch, delta.faults.as_ref())?;
         let mut delta = delta.clone();
-        if let Some((kept, weights)) = net(&rows, &delta.weights) {
+        if !delta.is_net
+            && let Some((kept, weights)) = net(&rows, &delta.weights)
+        {
             delta = delta.take(&kept)?;
             delta.weights = weights;
-            rows = self.row_codec.encode(&delta.batch)?;
+            rows = self.rows.codec.encode_faulty(&delta.batch, delta.faults.as_ref())?;
         }
-        let keys = self.key_codec.encode(&delta.batch)?;
-        let matching = match self.nulls {
-            NullKeys::Match => None,
-            NullKeys::NeverMatch => without_nulls(&delta.batch, &self.key_columns),
-        };
-        self.changes = Some(Changed { delta, keys, rows, matching });
+        self.take_in(delta, rows, None)
+    }
+
+    /// Takes in what this step changes in a table: the rows' bytes are known, and which row takes
+    /// which one's place.
+    pub(crate) fn change_rows(
+        &mut self,
+        delta: Delta,
+        rows: EncodedRows,
+        moves: Option<Vec<Move>>,
+    ) -> Result<(), ArrowError> {
+        self.take_in(delta, rows, moves)
+    }
+
+    fn take_in(&mut self, delta: Delta, rows: EncodedRows, moves: Option<Vec<Move>>) -> Result<(), ArrowError> {
+        if delta.is_empty() {
+            return Ok(());
+        }
+        let keys = self
+            .indexes
+            .iter()
+            .map(|index| index.as_ref().map(|index| index.keys(&delta)).transpose())
+            .collect::<Result<_, _>>()?;
+        self.changes.push(Changed { delta, rows, keys, moves });
         Ok(())
     }
 
-    /// What this step changes; `None` when nothing.
+    /// What this step changes, in pieces.
     #[must_use]
-    pub fn changes(&self) -> Option<&Changed> {
-        self.changes.as_ref().filter(|changes| !changes.delta.is_empty())
+    pub fn changes(&self) -> &[Changed] {
+        &self.changes
     }
 
-    /// The rows under a key at the end of the step before.
-    #[must_use]
-    pub fn group(&self, key: &[u8]) -> Option<&Group> {
-        self.groups.get(key)
+    /// Ends the step: its changes become state.
+    pub fn fold(&mut self) {
+        for changed in std::mem::take(&mut self.changes) {
+            match &changed.moves {
+                Some(moves) => moves.iter().for_each(|each| self.fold_move(&changed, *each)),
+                None => (0..changed.delta.len()).for_each(|i| self.fold_row(&changed, i)),
+            }
+        }
+    }
+
+    fn fold_move(&mut self, changed: &Changed, Move { old, new }: Move) {
+        let Some((columns, codec)) = &self.rows.key else { return };
+        let mut key = Vec::new();
+        let Some(either) = old.or(new) else { return };
+        self.rows.codec.project(changed.row(either), columns, codec, &mut key);
+        let held = self.rows.held.find(&key);
+        match (held, old, new) {
+            (Some(id), Some(old), Some(new)) => {
+                // Rows of one key: an index that does not see the difference is left alone.
+                for (i, index) in self.indexes.iter_mut().enumerate() {
+                    let Some(index) = index.as_mut().filter(|index| !index.is_primary) else { continue };
+                    if changed.key(IndexId(i), old) != changed.key(IndexId(i), new) {
+                        index.remove(&self.rows, changed.key(IndexId(i), old), id);
+                    }
+                }
+                self.rows.held.set_payload(id, changed.row(new));
+                for (i, index) in self.indexes.iter_mut().enumerate() {
+                    let Some(index) = index.as_mut().filter(|index| !index.is_primary) else { continue };
+                    if changed.key(IndexId(i), old) != changed.key(IndexId(i), new) {
+                        index.add(&self.rows, changed.key(IndexId(i), new), id);
+                    }
+                }
+            }
+            (Some(id), Some(old), None) => {
+                for (i, index) in self.indexes.iter_mut().enumerate() {
+                    if let Some(index) = index {
+                        index.remove(&self.rows, changed.key(IndexId(i), old), id);
+                    }
+                }
+                self.rows.held.remove(id);
+            }
+            (None, None, Some(new)) => {
+                let id = self.rows.held.insert(&key, changed.row(new), 1);
+                for (i, index) in self.indexes.iter_mut().enumerate() {
+                    if let Some(index) = index {
+                        index.add(&self.rows, changed.key(IndexId(i), new), id);
+                    }
+                }
+            }
+            (held, old, new) => unreachable!("the table said {old:?} goes and {new:?} comes, and holds {held:?}"),
+        }
+    }
+
+    fn fold_row(&mut self, changed: &Changed, i: usize) {
+        let (row, weight) = (changed.row(i), changed.delta.weights[i]);
+        let rows = &mut self.rows;
+        let indexes =
+            self.indexes.iter_mut().enumerate().filter_map(|(at, index)| Some((IndexId(at), index.as_mut()?)));
+        match rows.held.find(row) {
+            None => {
+                let id = rows.held.insert(row, &[], weight);
+                rows.faulty += usize::from(is_faulty(row));
+                indexes.for_each(|(at, index)| index.add(rows, changed.key(at, i), id));
+            }
+            Some(id) if rows.held.value(id) + weight == 0 => {
+                indexes.for_each(|(at, index)| index.remove(rows, changed.key(at, i), id));
+                rows.held.remove(id);
+                rows.faulty -= usize::from(is_faulty(row));
+            }
+            Some(id) => {
+                rows.held.edit(id, |count| *count += weight);
+                indexes.for_each(|(at, index)| index.recount(rows, changed.key(at, i), weight));
+            }
+        }
     }
 
     /// Columns from the bytes of rows of this arrangement.
     ///
     /// # Errors
-    /// When the bytes are not of this arrangement, which would be a mistake of ours.
-    pub fn decode<'a>(&self, rows: impl IntoIterator<Item = &'a [u8]>, len: usize) -> Result<RecordBatch, ArrowError> {
-        self.row_codec.decode_batch(&self.schema, rows, len)
+    /// When the bytes are not of this arrangement, which would be a mistake of ours, or hold more
+    /// text than an array can.
+    pub fn decode(&self, rows: &[&[u8]]) -> Result<RecordBatch, ArrowError> {
+        self.rows.codec.decode_batch(&self.schema, rows)
     }
+}
 
-    /// Ends the step: its changes become state.
-    pub fn fold(&mut self) {
-        let Some(changes) = self.changes.take() else { return };
-        for (i, &weight) in changes.delta.weights.iter().enumerate() {
-            if !changes.matches(i) {
-                continue;
+impl Index {
+    fn keys(&self, delta: &Delta) -> Result<Keys, ArrowError> {
+        let keys = self.codec.encode(&delta.batch)?;
+        let arrays: Vec<_> = self.columns.iter().map(|&column| delta.batch.column(column)).collect();
+        let may_be_null =
+            self.nulls == NullKeys::NeverMatch && arrays.iter().any(|array| array.logical_null_count() > 0);
+        if !may_be_null && delta.faults.is_none() {
+            return Ok(Keys { keys, except: None });
+        }
+        let nulls: Vec<_> = arrays.iter().map(|array| array.logical_nulls()).collect();
+        let state = |i: usize| {
+            if delta.fault(i).is_some_and(|fault| self.columns.iter().any(|&column| fault.has_failed(column))) {
+                KeyState::Unknown
+            } else if may_be_null && nulls.iter().flatten().any(|nulls| nulls.is_null(i)) {
+                KeyState::Never
+            } else {
+                KeyState::Known
             }
-            let key = changes.keys.row(i).data();
-            match self.groups.entry_ref(key) {
-                EntryRef::Occupied(mut group) => {
-                    group.get_mut().add(changes.row(i), weight);
-                    if group.get().is_empty() {
-                        group.remove();
-                    }
-                }
-                EntryRef::Vacant(group) => {
-                    group.insert_with_key(key.into(), Group::default()).add(changes.row(i), weight);
-                }
-            }
-        }
-    }
-
-    /// Keys held.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.groups.len()
-    }
-
-    /// Whether no key is held.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.groups.is_empty()
+        };
+        Ok(Keys { keys, except: Some((0..delta.len()).map(state).collect()) })
     }
 }
 
-/// The rows under one key, each with its count.
-#[derive(Debug, Default)]
-pub struct Group {
-    /// The sum of the counts, kept so that asking whether a key has any row costs nothing.
-    total: i64,
-    rows: GroupRows,
-}
-
-#[derive(Debug)]
-enum GroupRows {
-    /// Up to [`FEW_ROWS_MAX`].
-    Few(Vec<(RowBytes, i64)>),
-    Many(HashMap<RowBytes, i64>),
-}
-
-impl Default for GroupRows {
-    fn default() -> GroupRows {
-        GroupRows::Few(Vec::new())
-    }
-}
-
-impl Group {
-    /// How many rows, each as often as it counts.
-    #[must_use]
-    pub fn total(&self) -> i64 {
-        self.total
+impl Store for Arrangement {
+    fn rows(&self) -> usize {
+        self.rows.held.len()
     }
 
-    /// Calls `each` with every row and its count.
-    pub fn for_each<'a>(&'a self, mut each: impl FnMut(&'a [u8], i64)) {
-        match &self.rows {
-            GroupRows::Few(rows) => rows.iter().for_each(|(row, weight)| each(row, *weight)),
-            GroupRows::Many(rows) => rows.iter().for_each(|(row, weight)| each(row, *weight)),
-        }
+    fn bytes(&self) -> usize {
+        self.rows.held.bytes() + self.indexes.iter().flatten().map(Index::bytes).sum::<usize>()
     }
 
-    fn is_empty(&self) -> bool {
-        match &self.rows {
-            GroupRows::Few(rows) => rows.is_empty(),
-            GroupRows::Many(rows) => rows.is_empty(),
-        }
+    fn write(&self, out: &mut Vec<u8>) {
+        self.rows.held.write(out);
     }
 
-    fn add(&mut self, row: &[u8], weight: i64) {
-        self.total += weight;
-        match &mut self.rows {
-            GroupRows::Few(rows) => match rows.iter_mut().position(|(held, _)| **held == *row) {
-                Some(i) => {
-                    rows[i].1 += weight;
-                    if rows[i].1 == 0 {
-                        rows.swap_remove(i);
-                    }
-                }
-                None if rows.len() < FEW_ROWS_MAX => rows.push((row.into(), weight)),
-                None => {
-                    let mut many: HashMap<RowBytes, i64> = rows.drain(..).collect();
-                    many.insert(row.into(), weight);
-                    self.rows = GroupRows::Many(many);
-                }
-            },
-            GroupRows::Many(rows) => match rows.entry_ref(row) {
-                EntryRef::Occupied(mut held) => {
-                    *held.get_mut() += weight;
-                    if *held.get() == 0 {
-                        held.remove();
-                    }
-                }
-                EntryRef::Vacant(entry) => {
-                    entry.insert_with_key(row.into(), weight);
-                }
-            },
-        }
+    fn clear(&mut self) {
+        self.rows.held.clear();
+        self.rows.faulty = 0;
+        self.indexes.iter_mut().flatten().for_each(Index::clear);
     }
-}
 
-/// The rows that have no NULL in these columns; `None` when that is all of them.
-fn without_nulls(batch: &RecordBatch, columns: &[usize]) -> Option<BooleanBuffer> {
-    let with_nulls: Vec<_> = columns.iter().map(|&column| batch.column(column)).filter(|array| array.null_count() > 0).collect();
-    if with_nulls.is_empty() {
-        return None;
+    fn read(&mut self, from: &mut Reader<'_>) -> Option<()> {
+        self.rows.held.read(from)?;
+        self.rows.faulty = self.rows.held.ids().filter(|&id| is_faulty(self.rows.row(id))).count();
+        self.indexes.iter_mut().flatten().for_each(|index| index.fill(&self.rows));
+        Some(())
     }
-    let mut matching = BooleanBufferBuilder::new(batch.num_rows());
-    for row in 0..batch.num_rows() {
-        matching.append(with_nulls.iter().all(|array| array.is_valid(row)));
+
+    fn mark(&mut self) {
+        self.rows.held.mark();
     }
-    Some(matching.finish())
+
+    fn changed(&self) -> Option<Vec<&[u8]>> {
+        self.rows.held.changed()
+    }
 }

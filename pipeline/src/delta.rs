@@ -1,13 +1,24 @@
 //! A batch of rows, each row with a weight.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use arrow::row::Rows;
 use hashbrown::HashMap;
 
-use crate::row::batch_of;
+use crate::fault::{Fault, Faults};
+use crate::row::{EncodedRows, batch_of};
+
+/// Rows that one delta holds at most, where it is ours to cut: enough that a batch's fixed costs
+/// vanish, few enough to stay in the caches.
+pub const PIECE_ROWS_MAX: usize = 8192;
+
+/// Bytes of rows that one delta holds at most, far below Arrow's 32-bit offsets. A row that is
+/// larger stands alone.
+pub const PIECE_BYTES_MAX: usize = 8 << 20;
 
 /// Rows and how many of each came (`> 0`) or went (`< 0`). An update is `-1 old, +1 new`.
 ///
@@ -19,6 +30,10 @@ pub struct Delta {
     pub batch: RecordBatch,
     /// One weight per row, none of them zero.
     pub weights: Vec<i64>,
+    /// What is not known of the rows; `None`, which is nearly always, when all is known of all.
+    pub faults: Option<Faults>,
+    /// Whether no row stands in it twice, for sure: then nobody needs to look.
+    pub is_net: bool,
 }
 
 impl Delta {
@@ -29,20 +44,35 @@ impl Delta {
     #[must_use]
     pub fn new(batch: RecordBatch, weights: Vec<i64>) -> Delta {
         assert_eq!(batch.num_rows(), weights.len(), "a weight per row");
-        Delta { batch, weights }
+        Delta { is_net: weights.len() < 2, batch, weights, faults: None }
     }
 
     /// Rows that all came once.
     #[must_use]
     pub fn inserts(batch: RecordBatch) -> Delta {
         let weights = vec![1; batch.num_rows()];
-        Delta { batch, weights }
+        Delta::new(batch, weights)
     }
 
-    /// No row.
+    /// The same with faults, if any row has one.
+    ///
+    /// # Panics
+    /// When there are not as many as rows.
     #[must_use]
-    pub fn empty(schema: SchemaRef) -> Delta {
-        Delta { batch: RecordBatch::new_empty(schema), weights: Vec::new() }
+    pub fn with_faults(mut self, faults: Option<Faults>) -> Delta {
+        self.faults = faults.filter(|faults| faults.iter().any(Option::is_some));
+        assert!(
+            self.faults.as_ref().is_none_or(|faults| faults.len() == self.weights.len()),
+            "a fault or none per row"
+        );
+        self
+    }
+
+    /// The same, known to hold no row twice.
+    #[must_use]
+    pub fn net(mut self) -> Delta {
+        self.is_net = true;
+        self
     }
 
     /// How many rows, whatever their weights.
@@ -57,6 +87,12 @@ impl Delta {
         self.weights.is_empty()
     }
 
+    /// What is not known of row `i`.
+    #[must_use]
+    pub fn fault(&self, i: usize) -> Option<&Arc<Fault>> {
+        self.faults.as_ref().and_then(|faults| faults[i].as_ref())
+    }
+
     /// The rows at `indices`, in that order.
     ///
     /// # Errors
@@ -64,13 +100,27 @@ impl Delta {
     pub fn take(&self, indices: &[u32]) -> Result<Delta, ArrowError> {
         let batch = take_rows(&self.batch, &UInt32Array::from(indices.to_vec()))?;
         let weights = indices.iter().map(|&i| self.weights[i as usize]).collect();
-        Ok(Delta { batch, weights })
+        let faults = self.faults.as_ref().map(|faults| indices.iter().map(|&i| faults[i as usize].clone()).collect());
+        Ok(Delta { is_net: self.is_net, ..Delta::new(batch, weights) }.with_faults(faults))
+    }
+
+    /// Some of the columns, under other names: nothing is copied.
+    ///
+    /// # Errors
+    /// When `schema` does not have their types.
+    pub fn view(&self, schema: &SchemaRef, columns: &[usize]) -> Result<Delta, ArrowError> {
+        let arrays = columns.iter().map(|&column| Arc::clone(self.batch.column(column))).collect();
+        let batch = batch_of(schema, arrays, self.len())?;
+        // With fewer columns two rows may have become one.
+        let is_net = self.is_net && (0..self.batch.num_columns()).all(|column| columns.contains(&column));
+        Ok(Delta { is_net: is_net || self.len() < 2, ..Delta::new(batch, self.weights.clone()) }
+            .with_faults(faults_of_view(self.faults.as_ref(), columns)))
     }
 
     /// All the rows of all the parts; `None` when no part has any.
     ///
     /// # Errors
-    /// When the parts differ in schema.
+    /// When the parts differ in schema, or are together too large for one batch.
     pub fn concat(mut parts: Vec<Delta>) -> Result<Option<Delta>, ArrowError> {
         parts.retain(|part| !part.is_empty());
         if parts.len() < 2 {
@@ -82,8 +132,33 @@ impl Delta {
         } else {
             concat_batches(&schema, parts.iter().map(|part| &part.batch))?
         };
-        Ok(Some(Delta { batch, weights: parts.into_iter().flat_map(|part| part.weights).collect() }))
+        let faults = parts.iter().flat_map(|part| (0..part.len()).map(|i| part.fault(i).cloned())).collect();
+        Ok(Some(Delta::new(batch, parts.into_iter().flat_map(|part| part.weights).collect()).with_faults(Some(faults))))
     }
+}
+
+/// The faults of rows of which only some columns are kept.
+pub(crate) fn faults_of_view(faults: Option<&Faults>, columns: &[usize]) -> Option<Faults> {
+    let of_row = |fault: &Option<Arc<Fault>>| fault.as_ref()?.of_view(columns.iter().copied()).map(Arc::new);
+    faults.map(|faults| faults.iter().map(of_row).collect())
+}
+
+/// Cuts rows of these sizes in bytes into pieces of bounded rows and bytes.
+pub(crate) fn pieces(sizes: impl Iterator<Item = usize>) -> Vec<Range<usize>> {
+    let mut pieces = Vec::new();
+    let (mut start, mut bytes, mut end) = (0, 0, 0);
+    for size in sizes {
+        if end > start && (end - start == PIECE_ROWS_MAX || bytes + size > PIECE_BYTES_MAX) {
+            pieces.push(start..end);
+            (start, bytes) = (end, 0);
+        }
+        bytes += size;
+        end += 1;
+    }
+    if end > start {
+        pieces.push(start..end);
+    }
+    pieces
 }
 
 /// The rows of a batch at `indices`; of a batch without columns too, which Arrow's own kernel
@@ -97,12 +172,15 @@ pub(crate) fn take_rows(batch: &RecordBatch, indices: &UInt32Array) -> Result<Re
 
 /// The index of each row as often as the row counts, for `take`.
 pub(crate) fn repeated<'a>(counts: impl Iterator<Item = &'a i64>) -> UInt32Array {
-    counts.enumerate().flat_map(|(i, &count)| std::iter::repeat_n(index(i), usize::try_from(count).unwrap_or(0))).collect()
+    counts
+        .enumerate()
+        .flat_map(|(i, &count)| std::iter::repeat_n(index(i), usize::try_from(count).unwrap_or(0)))
+        .collect()
 }
 
 /// The rows that are left when equal rows are added up: their indices (the first of each) and
 /// net weights. `None` when every row stands alone already, which is the common case.
-pub(crate) fn net(rows: &Rows, weights: &[i64]) -> Option<(Vec<u32>, Vec<i64>)> {
+pub(crate) fn net(rows: &EncodedRows, weights: &[i64]) -> Option<(Vec<u32>, Vec<i64>)> {
     match weights.len() {
         0 | 1 => return None,
         2 if rows.row(0) != rows.row(1) => return None,
@@ -111,7 +189,7 @@ pub(crate) fn net(rows: &Rows, weights: &[i64]) -> Option<(Vec<u32>, Vec<i64>)> 
     let mut first: HashMap<&[u8], usize> = HashMap::with_capacity(weights.len());
     let mut sums: Vec<(u32, i64)> = Vec::with_capacity(weights.len());
     for (i, &weight) in weights.iter().enumerate() {
-        let slot = *first.entry(rows.row(i).data()).or_insert(sums.len());
+        let slot = *first.entry(rows.row(i)).or_insert(sums.len());
         match sums.get_mut(slot) {
             Some((_, sum)) => *sum += weight,
             None => sums.push((index(i), weight)),
@@ -127,4 +205,22 @@ pub(crate) fn net(rows: &Rows, weights: &[i64]) -> Option<(Vec<u32>, Vec<i64>)> 
 /// none of them builds four thousand million rows at once.
 pub(crate) fn index(i: usize) -> u32 {
     u32::try_from(i).expect("a batch has fewer than 2^32 rows")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_bounded_and_whole() {
+        assert!(pieces(std::iter::empty()).is_empty());
+        assert_eq!(pieces([1, 2, 3].into_iter()).len(), 1);
+        let large = PIECE_BYTES_MAX;
+        assert_eq!(pieces([1, large, large * 3, 1, 1].into_iter()), [0..1, 1..2, 2..3, 3..5]);
+        assert_eq!(pieces([large / 2; 5].into_iter()), [0..2, 2..4, 4..5]);
+        assert_eq!(
+            pieces([1; PIECE_ROWS_MAX * 2 + 1].into_iter()),
+            [0..PIECE_ROWS_MAX, PIECE_ROWS_MAX..PIECE_ROWS_MAX * 2, PIECE_ROWS_MAX * 2..PIECE_ROWS_MAX * 2 + 1]
+        );
+    }
 }

@@ -41,6 +41,39 @@ impl ExactSum {
         }
     }
 
+    /// Adds another sum.
+    pub fn add_sum(&mut self, other: &ExactSum) {
+        self.nans += other.nans;
+        self.infinities += other.infinities;
+        self.negative_infinities += other.negative_infinities;
+        for (i, &digit) in other.digits.iter().enumerate() {
+            self.add_shifted(i128::from(digit), (other.first + i) * DIGIT as usize);
+        }
+    }
+
+    /// Bytes that it holds besides its own size.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        self.digits.capacity() * size_of::<i64>()
+    }
+
+    /// Appends the sum's bytes.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        let int = |out: &mut Vec<u8>, n: i64| out.extend_from_slice(&n.to_le_bytes());
+        [self.nans, self.infinities, self.negative_infinities].into_iter().for_each(|n| int(out, n));
+        int(out, i64::try_from(self.first).unwrap_or(i64::MAX));
+        int(out, i64::try_from(self.digits.len()).unwrap_or(i64::MAX));
+        self.digits.iter().for_each(|digit| int(out, *digit));
+    }
+
+    /// Reads what [`ExactSum::write`] wrote; `None` when it did not.
+    pub(crate) fn read(from: &mut crate::state::Reader<'_>) -> Option<ExactSum> {
+        let (nans, infinities, negative_infinities) = (from.i64()?, from.i64()?, from.i64()?);
+        let first = usize::try_from(from.i64()?).ok()?;
+        let digits = (0..from.i64()?).map(|_| from.i64()).collect::<Option<_>>()?;
+        Some(ExactSum { first, digits, nans, infinities, negative_infinities })
+    }
+
     fn add_finite(&mut self, value: f64, weight: i64) {
         let bits = value.to_bits();
         let exponent = (bits >> 52 & 0x7FF) as usize;
@@ -147,7 +180,8 @@ impl ExactSum {
         let wide = u128::from(magnitude[top]) << 64 | u128::from(digit_at(top, 1)) << 32 | u128::from(digit_at(top, 2));
         let length = 128 - wide.leading_zeros(); // 65..=96
         let high = u64::try_from(wide >> (length - 64)).unwrap_or(u64::MAX);
-        let sticky = wide & ((1 << (length - 64)) - 1) != 0 || magnitude[..top.saturating_sub(2)].iter().any(|&digit| digit != 0);
+        let sticky = wide & ((1 << (length - 64)) - 1) != 0
+            || magnitude[..top.saturating_sub(2)].iter().any(|&digit| digit != 0);
         // high * 2^exponent, with high in 2^63..2^64.
         let exponent = LOWEST + i32::try_from((self.first + top) * DIGIT as usize).unwrap_or(i32::MAX) - 64
             + i32::try_from(length).unwrap_or_default()
@@ -250,6 +284,11 @@ mod tests {
             let mut total = ExactSum::default();
             values.iter().for_each(|&(v, w)| total.add(v, w));
             total.add(last, 1);
+            // A sum that is added, written and read on the way counts as its values.
+            let mut written = Vec::new();
+            total.write(&mut written);
+            let mut total = ExactSum::default();
+            total.add_sum(&ExactSum::read(&mut crate::state::Reader(&written)).expect("a sum"));
             values.iter().rev().for_each(|&(v, w)| total.add(v, -w));
             prop_assert_eq!(total.value(), last);
         }

@@ -50,21 +50,65 @@ impl FromStr for Lsn {
 
     fn from_str(text: &str) -> Result<Lsn, BadLsn> {
         let half = |part: &str| u32::from_str_radix(part, 16).ok().map(u64::from);
-        text.split_once('/').and_then(|(high, low)| Some(Lsn(half(high)? << 32 | half(low)?))).ok_or_else(|| BadLsn(text.to_owned()))
+        text.split_once('/')
+            .and_then(|(high, low)| Some(Lsn(half(high)? << 32 | half(low)?)))
+            .ok_or_else(|| BadLsn(text.to_owned()))
+    }
+}
+
+/// How far a log of several partitions has been read: the offset of the next message, by
+/// partition. A partition that has not been looked at is not in it.
+///
+/// ```
+/// use pipeline::position::Offsets;
+/// let offsets = Offsets([(0, 42), (1, 7)].into());
+/// assert_eq!(offsets.to_string(), "0:42,1:7");
+/// assert_eq!("0:42,1:7".parse(), Ok(offsets));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offsets(pub BTreeMap<i32, i64>);
+
+impl fmt::Display for Offsets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (partition, offset)) in self.0.iter().enumerate() {
+            write!(f, "{}{partition}:{offset}", if i == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+/// A text that is not a list of partitions with their offsets.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no list of offsets such as 0:42,1:7")]
+pub struct BadOffsets(pub String);
+
+impl FromStr for Offsets {
+    type Err = BadOffsets;
+
+    fn from_str(text: &str) -> Result<Offsets, BadOffsets> {
+        let one = |part: &str| {
+            let (partition, offset) = part.split_once(':')?;
+            Some((partition.parse().ok()?, offset.parse().ok()?))
+        };
+        let parts = text.split(',').filter(|part| !part.is_empty());
+        parts.map(one).collect::<Option<_>>().map(Offsets).ok_or_else(|| BadOffsets(text.to_owned()))
     }
 }
 
 /// How far one source has been read, in the source's own terms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mark {
     /// End of the last transaction applied from a Postgres log.
     Lsn(Lsn),
+    /// The next message of each partition of a log.
+    Offsets(Offsets),
 }
 
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Mark::Lsn(lsn) => lsn.fmt(f),
+            Mark::Offsets(offsets) => offsets.fmt(f),
         }
     }
 }
@@ -84,6 +128,13 @@ mod tests {
     fn an_lsn_that_is_none_is_refused() {
         for text in ["", "16B3748", "0/xyz", "0/1FFFFFFFF", "-1/0"] {
             assert_eq!(text.parse::<Lsn>(), Err(BadLsn(text.to_owned())));
+        }
+    }
+    #[test]
+    fn offsets_that_are_none_are_refused() {
+        assert_eq!("".parse(), Ok(Offsets::default()));
+        for text in ["0", "0:", ":1", "0:1;1:2", "a:1", "0:1,1"] {
+            assert_eq!(text.parse::<Offsets>(), Err(BadOffsets(text.to_owned())));
         }
     }
 }

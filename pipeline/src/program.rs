@@ -1,60 +1,51 @@
-//! Operators wired together.
+//! A dataflow that runs.
 //!
-//! A program is a list of nodes, inputs before those who read them. [`Program::step`] sends the
-//! changes of source tables through it once; [`Program::publish`] ends the epoch and hands out what
-//! changed in each projection. An epoch may be several steps (a first copy, a transaction larger
-//! than one batch): nothing is visible before it is published.
+//! A program is a list of nodes, inputs before those who read them, and the state that they keep.
+//! Changes of source tables go through it a step at a time; [`Program::publish`] ends the epoch and
+//! hands out what changed in each projection. An epoch may be several steps (a first copy, a
+//! transaction larger than one batch): nothing is visible before it is published.
+//!
+//! ```text
+//!  a step:   1. tables say what changed, in pieces; linear operators hand pieces on as they come;
+//!               others take them in
+//!            2. operators that wait for all of their input have their say, inputs before readers
+//!            3. what was taken in becomes state
+//!  an epoch: steps; then what costs more than its change (recomputed subplans and groups) has its
+//!            say, once, each in a step of its own
+//! ```
+//!
+//! Only nodes that something reaches are looked at: an epoch costs what it touches.
 
-use std::fmt;
+mod explain; // what the nodes are, for people
+mod reconcile; // from what runs to what another dataflow describes
 
+use std::collections::BTreeSet;
+
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use hashbrown::HashMap;
 
-use crate::arrangement::{Arrangement, NullKeys};
-use crate::change::Changes;
-use crate::delta::Delta;
+use crate::arrangement::{Arrangement, IndexId};
+use crate::change::{Changes, Op};
+use crate::dataflow::Cost;
+use crate::delta::{Delta, pieces};
 use crate::expr::Withheld;
-use crate::operator::{Context, Operator};
-use crate::projection::{Projection, ProjectionKey, PublishError, Published};
-use crate::table::{Identity, Table, TableCopy};
+use crate::fingerprint::Fingerprint;
+use crate::operator::{Failure, Operator, When};
+use crate::projection::{Projection, ProjectionKey, Published, WithheldRow};
+use crate::state::{Handle, Size, State, StateError, StoreName};
+use crate::table::{Beside, Table, TableCopy, TableDelta};
+
+/// Changed rows that go through the program in one step; more are cut up.
+const STEP_ROWS_MAX: usize = 65_536;
 
 /// A source table of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableId(pub usize);
 
-/// A node of a program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId(pub usize);
-
-/// An arrangement of a program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ArrangementId(pub usize);
-
 /// A projection of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProjectionId(pub usize);
-
-/// What the cost of a step follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Cost {
-    /// The change.
-    Delta,
-    /// The touched groups.
-    Group,
-    /// The whole of the operator's inputs.
-    Whole,
-}
-
-impl fmt::Display for Cost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Cost::Delta => "delta",
-            Cost::Group => "group",
-            Cost::Whole => "whole",
-        })
-    }
-}
 
 /// A step that could not be done: a mistake of ours, never of the data.
 #[derive(Debug, thiserror::Error)]
@@ -75,98 +66,317 @@ pub enum StepError {
         projection: String,
         /// Why.
         #[source]
-        cause: PublishError,
+        cause: ArrowError,
     },
 }
 
-enum Kind {
-    Table(TableId),
-    Arrange(ArrangementId),
-    Operator(Box<dyn Operator>),
+enum Body {
+    Table(Table),
+    /// An index of the rows that its input keeps.
+    Arrange(IndexId),
+    /// `None` while it is at work.
+    Operator(Option<Box<dyn Operator>>),
 }
 
 struct Node {
-    kind: Kind,
-    inputs: Vec<NodeId>,
+    fingerprint: Fingerprint,
     label: String,
     cost: Cost,
     schema: SchemaRef,
-    withheld: Withheld,
+    inputs: Vec<usize>,
+    body: Body,
+    /// The rows that came out of it, where somebody needs them again.
+    kept: Option<Handle<Arrangement>>,
+    readers: Vec<Reader>,
+    /// Projections that serve its rows.
+    served: Vec<usize>,
+    /// The tables that its rows come from.
+    tables: BTreeSet<TableId>,
+}
+
+#[derive(Clone, Copy)]
+struct Reader {
+    node: usize,
+    port: usize,
 }
 
 struct Output {
     name: String,
-    node: NodeId,
+    fingerprint: Fingerprint,
+    node: usize,
     projection: Projection,
 }
 
-/// A dataflow and its state.
+/// What a step works on.
 #[derive(Default)]
-pub struct Program {
-    tables: Vec<Table>,
+struct Running {
+    state: State,
     nodes: Vec<Node>,
-    arrangements: Vec<Arrangement>,
-    arranged: HashMap<(NodeId, Vec<usize>, NullKeys), (ArrangementId, NodeId)>,
-    outputs: Vec<Output>,
-    started: bool,
+    outputs: Vec<Option<Output>>,
+    /// Nodes that wait for the end of the step, and of the epoch.
+    waiting: BTreeSet<usize>,
+    late: BTreeSet<usize>,
+    /// Nodes whose kept rows, and whose own state, this step changed.
+    changed_rows: Vec<usize>,
+    had_their_say: Vec<usize>,
+    /// Projections that something reached since they were last published.
+    reached: BTreeSet<usize>,
+    /// Projections whose withheld rows changed since somebody last asked.
+    withheld_changed: BTreeSet<usize>,
 }
 
-/// Building: inputs first.
-impl Program {
-    /// Adds a source table and the node that its changes come out of.
-    ///
-    /// # Errors
-    /// When a column's type has no row format.
-    pub fn add_table(&mut self, label: String, schema: SchemaRef, identity: Identity) -> Result<(TableId, NodeId), ArrowError> {
-        let id = TableId(self.tables.len());
-        self.tables.push(Table::new(schema.clone(), identity)?);
-        Ok((id, self.add_node(Kind::Table(id), Vec::new(), label, Cost::Delta, schema)))
+/// A dataflow and its state.
+///
+/// ```
+/// use std::sync::Arc;
+/// use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+/// use arrow::datatypes::{DataType, Field, Schema};
+/// use pipeline::projection::ProjectionKey;
+/// use pipeline::table::Identity;
+/// use pipeline::{AggregateCall, AggregateKind, Changes, Dataflow, Op, Program, Published};
+///
+/// // SELECT count(*) FROM orders
+/// let int = |name| Field::new(name, DataType::Int64, true);
+/// let mut dataflow = Dataflow::default();
+/// let orders = dataflow.table("orders", Arc::new(Schema::new(vec![int("id")])), Identity::Key(vec![0]));
+/// let count = AggregateCall { kind: AggregateKind::Count, arguments: vec![], filter: None };
+/// let schema = Arc::new(Schema::new(vec![int("n")]));
+/// let counted = dataflow.group_by("count".into(), &dataflow.all_of(orders), vec![], vec![count], schema, "");
+/// dataflow.serve("number", &dataflow.all_of(counted), ProjectionKey::WholeRow);
+///
+/// let mut program = Program::new(dataflow)?;
+/// let table = program.table_id("orders").unwrap();
+/// let ids: ArrayRef = Arc::new(Int64Array::from(vec![7, 8]));
+/// let rows = RecordBatch::try_from_iter([("id", ids)])?;
+/// program.apply(&[(table, Changes { rows, ops: vec![Op::Insert; 2], unchanged: vec![] })])?;
+/// let published = program.publish()?;
+/// let [(_, Published::Diff(parts))] = &published[..] else { panic!("one projection changed") };
+/// assert_eq!(parts[0].weights, [1]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Default)]
+pub struct Program {
+    running: Running,
+    /// By [`TableId`]: the node, while there is one.
+    tables: Vec<Option<usize>>,
+}
+
+/// An operator's view of the program while it works.
+pub struct Step<'a> {
+    running: &'a mut Running,
+    to: To<'a>,
+}
+
+/// Takes the pieces of an image.
+type Collector<'a> = dyn FnMut(&mut Running, Delta) -> Result<(), StepError> + 'a;
+
+enum To<'a> {
+    ReadersOf(usize),
+    Collector(&'a mut Collector<'a>),
+    Nobody,
+}
+
+impl Step<'_> {
+    /// All state, at the end of the step before.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.running.state
     }
 
-    /// Adds an operator.
-    pub fn add_operator(
-        &mut self,
-        label: String,
-        cost: Cost,
-        schema: SchemaRef,
-        inputs: Vec<NodeId>,
-        operator: Box<dyn Operator>,
-    ) -> NodeId {
-        self.add_node(Kind::Operator(operator), inputs, label, cost, schema)
-    }
-
-    /// Indexes a node's rows by some of its columns. Asked twice for the same, it answers the same.
+    /// Hands a piece on to whoever reads the operator.
     ///
     /// # Errors
-    /// When a column's type has no row format.
-    pub fn arrange(&mut self, input: NodeId, key: Vec<usize>, nulls: NullKeys) -> Result<(ArrangementId, NodeId), ArrowError> {
-        if let Some(&found) = self.arranged.get(&(input, key.clone(), nulls)) {
-            return Ok(found);
+    /// When one of them fails, which is a mistake of ours.
+    pub fn emit(&mut self, delta: Delta) -> Result<(), Failure> {
+        match &mut self.to {
+            To::ReadersOf(node) => self.running.deliver(*node, delta)?,
+            To::Collector(collect) => {
+                if !delta.is_empty() {
+                    collect(self.running, delta)?;
+                }
+            }
+            To::Nobody => {}
         }
-        let schema = self.nodes[input.0].schema.clone();
-        let id = ArrangementId(self.arrangements.len());
-        self.arrangements.push(Arrangement::new(schema.clone(), key.clone(), nulls)?);
-        let names: Vec<&str> = key.iter().map(|&column| schema.field(column).name().as_str()).collect();
-        let label = format!("arrange by {}", names.join(", "));
-        let node = self.add_node(Kind::Arrange(id), vec![input], label, Cost::Delta, schema.clone());
-        self.arranged.insert((input, key, nulls), (id, node));
-        Ok((id, node))
+        Ok(())
+    }
+}
+
+/// Running.
+impl Running {
+    fn failed(&self, node: usize) -> impl Fn(Failure) -> StepError + use<> {
+        let label = self.nodes[node].label.clone();
+        move |failure| match failure {
+            Failure::Arrow(cause) => StepError::Node { node: label.clone(), cause },
+            Failure::Step(error) => error,
+        }
     }
 
-    /// Serves a node's rows under a name.
-    ///
-    /// # Errors
-    /// When a column's type has no row format.
-    pub fn add_projection(&mut self, name: String, node: NodeId, key: ProjectionKey) -> Result<ProjectionId, ArrowError> {
-        let projection = Projection::new(self.nodes[node.0].schema.clone(), key)?;
-        self.outputs.push(Output { name, node, projection });
-        Ok(ProjectionId(self.outputs.len() - 1))
+    /// Lets an operator do something, which may reach those that read it.
+    fn with_operator(
+        &mut self,
+        node: usize,
+        to: To<'_>,
+        act: impl FnOnce(&mut dyn Operator, &mut Step<'_>) -> Result<(), Failure>,
+    ) -> Result<(), StepError> {
+        let Body::Operator(place) = &mut self.nodes[node].body else { return Ok(()) };
+        let mut operator = place.take().expect("an operator is not reached by what it emits");
+        // Taken apart so that what collects is borrowed for no longer than this call.
+        #[expect(clippy::needless_match, reason = "each arm shortens a lifetime")]
+        let to = match to {
+            To::ReadersOf(node) => To::ReadersOf(node),
+            To::Collector(collect) => To::Collector(collect),
+            To::Nobody => To::Nobody,
+        };
+        let done = act(operator.as_mut(), &mut Step { running: &mut *self, to });
+        if let Body::Operator(place) = &mut self.nodes[node].body {
+            *place = Some(operator);
+        }
+        done.map_err(|failure| self.failed(node)(failure))
     }
 
-    fn add_node(&mut self, kind: Kind, inputs: Vec<NodeId>, label: String, cost: Cost, schema: SchemaRef) -> NodeId {
-        debug_assert!(inputs.iter().all(|input| input.0 < self.nodes.len()), "inputs first");
-        self.nodes.push(Node { kind, inputs, label, cost, schema, withheld: Withheld::default() });
-        NodeId(self.nodes.len() - 1)
+    /// A node's output: to where it is kept, to those who read it, and to who serves it.
+    fn deliver(&mut self, node: usize, delta: Delta) -> Result<(), StepError> {
+        if delta.is_empty() {
+            return Ok(());
+        }
+        if let Some(kept) = self.nodes[node].kept {
+            self.state.get_mut(kept).change(&delta).map_err(|cause| self.failed(node)(cause.into()))?;
+            self.changed_rows.push(node);
+        }
+        self.pass_on(node, &delta)
+    }
+
+    /// A node's output to those who read it and to who serves it.
+    fn pass_on(&mut self, node: usize, delta: &Delta) -> Result<(), StepError> {
+        for i in 0..self.nodes[node].readers.len() {
+            let Reader { node: reader, port } = self.nodes[node].readers[i];
+            match &self.nodes[reader].body {
+                // What an arrangement hands on only says that it changed; joins read it there.
+                Body::Arrange(_) => {
+                    let readers = &self.nodes[reader].readers;
+                    self.waiting.extend(readers.iter().map(|reader| reader.node));
+                }
+                Body::Operator(_) => {
+                    let mut when = When::AtOnce;
+                    self.with_operator(reader, To::ReadersOf(reader), |operator, step| {
+                        when = operator.when();
+                        operator.accept(port, delta, step)
+                    })?;
+                    match when {
+                        When::AtOnce => {}
+                        When::EndOfStep => drop(self.waiting.insert(reader)),
+                        When::EndOfEpoch => drop(self.late.insert(reader)),
+                    }
+                }
+                Body::Table(_) => {}
+            }
+        }
+        for i in 0..self.nodes[node].served.len() {
+            let served = self.nodes[node].served[i];
+            let Some(output) = &mut self.outputs[served] else { continue };
+            output
+                .projection
+                .apply(delta, &mut self.state)
+                .map_err(|cause| StepError::Node { node: output.name.clone(), cause })?;
+            if std::mem::take(&mut output.projection.withheld_changed) {
+                self.withheld_changed.insert(served);
+            }
+            self.reached.insert(served);
+        }
+        Ok(())
+    }
+
+    /// Those who waited have their say, inputs before readers; then what was taken in becomes state.
+    fn end_step(&mut self) -> Result<(), StepError> {
+        while let Some(node) = self.waiting.pop_first() {
+            self.finish(node)?;
+        }
+        for node in std::mem::take(&mut self.changed_rows) {
+            if let Some(kept) = self.nodes[node].kept {
+                self.state.get_mut(kept).fold();
+            }
+        }
+        for node in std::mem::take(&mut self.had_their_say) {
+            if let Body::Operator(Some(operator)) = &mut self.nodes[node].body {
+                operator.fold(&mut self.state);
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, node: usize) -> Result<(), StepError> {
+        self.had_their_say.push(node);
+        self.with_operator(node, To::ReadersOf(node), |operator, step| operator.finish(step))
+    }
+
+    /// What waited for the end of the epoch has its say, inputs before readers. What reads a table
+    /// that is not ready goes on waiting: over half a table its work would be for nothing.
+    fn end_epoch(&mut self, ready: impl Fn(TableId) -> bool) -> Result<(), StepError> {
+        let mut next = 0;
+        while let Some(node) = self.late.range(next..).next().copied() {
+            next = node + 1;
+            if self.nodes[node].tables.iter().all(|table| ready(*table)) {
+                self.late.remove(&node);
+                self.finish(node)?;
+                self.end_step()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands out all rows that a node has put out so far, between steps.
+    fn image(&mut self, node: usize, collect: &mut Collector<'_>) -> Result<(), StepError> {
+        if let Some(kept) = self.nodes[node].kept {
+            return self.image_of_rows(node, kept, collect);
+        }
+        self.image_of_operator(node, collect)
+    }
+
+    fn image_of_rows(
+        &mut self,
+        node: usize,
+        kept: Handle<Arrangement>,
+        collect: &mut Collector<'_>,
+    ) -> Result<(), StepError> {
+        let rows = self.state.get(kept);
+        let ids: Vec<u32> = rows.ids().collect();
+        let cut = pieces(ids.iter().map(|&id| rows.row(id).len()));
+        for piece in cut {
+            let rows = self.state.get(kept);
+            let bytes: Vec<&[u8]> = ids[piece.clone()].iter().map(|&id| rows.row(id)).collect();
+            let weights = ids[piece].iter().map(|&id| rows.count(id)).collect();
+            let batch = rows.decode(&bytes).map_err(|cause| self.failed(node)(cause.into()))?;
+            let delta = Delta::new(batch, weights).with_faults(rows.codec().faults(&bytes)).net();
+            collect(self, delta)?;
+        }
+        Ok(())
+    }
+
+    fn image_of_operator(&mut self, node: usize, collect: &mut Collector<'_>) -> Result<(), StepError> {
+        let when = match &self.nodes[node].body {
+            Body::Operator(Some(operator)) => operator.when(),
+            Body::Operator(None) => unreachable!("no operator is at work between steps"),
+            Body::Arrange(_) => return self.image(self.nodes[node].inputs[0], collect),
+            // A table that keeps no rows hands out none: who comes later sees what comes later.
+            Body::Table(_) => return Ok(()),
+        };
+        if when != When::AtOnce {
+            return self.with_operator(
+                node,
+                To::Collector(&mut |running, delta| collect(running, delta)),
+                |operator, step| operator.image(step),
+            );
+        }
+        for (port, input) in self.nodes[node].inputs.clone().into_iter().enumerate() {
+            self.image(input, &mut |running, delta| {
+                running.with_operator(
+                    node,
+                    To::Collector(&mut |running, delta| collect(running, delta)),
+                    |operator, step| operator.accept(port, &delta, step),
+                )
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -177,72 +387,115 @@ impl Program {
     /// # Errors
     /// Only for mistakes of ours; the program must then not be used further.
     pub fn apply(&mut self, changes: &[(TableId, Changes)]) -> Result<(), StepError> {
-        let mut deltas: Vec<(TableId, Vec<Delta>)> = Vec::new();
-        for (id, changes) in changes {
-            let delta = self.tables[id.0].apply(changes).map_err(|cause| self.table_failed(*id, cause))?;
-            match deltas.iter_mut().find(|(table, _)| table == id) {
-                Some((_, parts)) => parts.push(delta),
-                None => deltas.push((*id, vec![delta])),
+        let mut step: Vec<(TableId, Changes)> = Vec::new();
+        let mut rows = 0;
+        for (table, changes) in changes {
+            if rows + changes.ops.len() <= STEP_ROWS_MAX {
+                rows += changes.ops.len();
+                step.push((*table, changes.clone()));
+                continue;
+            }
+            for part in cut(changes, STEP_ROWS_MAX) {
+                if rows > 0 && rows + part.ops.len() > STEP_ROWS_MAX {
+                    self.step(&std::mem::take(&mut step))?;
+                    rows = 0;
+                }
+                rows += part.ops.len();
+                step.push((*table, part));
             }
         }
-        let mut step = Vec::with_capacity(deltas.len());
-        for (id, parts) in deltas {
-            if let Some(delta) = Delta::concat(parts).map_err(|cause| self.table_failed(id, cause))? {
-                step.push((id, delta));
-            }
-        }
-        self.step(step)
+        self.step(&step)
     }
 
-    /// Puts a fresh copy in the place of a table's rows; only what differs goes on.
+    fn step(&mut self, changes: &[(TableId, Changes)]) -> Result<(), StepError> {
+        let mut tables: Vec<TableId> = Vec::new();
+        changes.iter().for_each(|(table, _)| {
+            if !tables.contains(table) {
+                tables.push(*table);
+            }
+        });
+        // All tables are asked before any is told: what a table says follows from its state.
+        let mut said = Vec::new();
+        for table in tables {
+            let of_table: Vec<&Changes> =
+                changes.iter().filter(|(id, _)| *id == table).map(|(_, changes)| changes).collect();
+            let node = self.node(table);
+            let Body::Table(body) = &self.running.nodes[node].body else { continue };
+            let held = self.running.nodes[node].kept.map(|kept| self.running.state.get(kept));
+            let deltas = body.apply(held, &of_table).map_err(|cause| self.running.failed(node)(cause.into()))?;
+            said.extend(deltas.into_iter().map(|delta| (node, delta)));
+        }
+        for (node, delta) in said {
+            self.tell(node, delta)?;
+        }
+        self.running.end_step()
+    }
+
+    /// What a table says goes to its rows and to those who read it.
+    fn tell(&mut self, node: usize, TableDelta { delta, rows, moves }: TableDelta) -> Result<(), StepError> {
+        if delta.is_empty() {
+            return Ok(());
+        }
+        let running = &mut self.running;
+        if let Some(kept) = running.nodes[node].kept {
+            running
+                .state
+                .get_mut(kept)
+                .change_rows(delta.clone(), rows, moves)
+                .map_err(|cause| running.failed(node)(cause.into()))?;
+            running.changed_rows.push(node);
+        }
+        running.pass_on(node, &delta)
+    }
+
+    /// Begins to read a table anew. Rows of a table that is empty go straight in; nothing may be
+    /// published from it before [`Program::finish_copy`]. Those of another are gathered beside the
+    /// rows held, and then compared, so that only what differs goes on.
+    #[must_use]
+    pub fn begin_copy(&self, id: TableId) -> TableCopy {
+        match self.running.nodes[self.node(id)].kept {
+            Some(kept) if !self.running.state.get(kept).is_empty() => TableCopy::Beside(Beside::new()),
+            _ => TableCopy::Straight,
+        }
+    }
+
+    /// Takes in rows of a copy.
+    ///
+    /// # Errors
+    /// As [`Program::apply`].
+    pub fn copy(&mut self, id: TableId, copy: &mut TableCopy, rows: RecordBatch) -> Result<(), StepError> {
+        match copy {
+            TableCopy::Straight => {
+                let ops = vec![Op::Insert; rows.num_rows()];
+                self.apply(&[(id, Changes { rows, ops, unchanged: Vec::new() })])
+            }
+            TableCopy::Beside(beside) => {
+                let node = self.node(id);
+                let Body::Table(table) = &self.running.nodes[node].body else { return Ok(()) };
+                table.gather(beside, &rows).map_err(|cause| self.running.failed(node)(cause.into()))
+            }
+        }
+    }
+
+    /// Ends a copy: only what differs from the rows held goes on.
     ///
     /// # Errors
     /// As [`Program::apply`].
     pub fn finish_copy(&mut self, id: TableId, copy: TableCopy) -> Result<(), StepError> {
-        let deltas = self.tables[id.0].finish_copy(copy).map_err(|cause| self.table_failed(id, cause))?;
-        for delta in deltas {
-            self.step(vec![(id, delta)])?;
+        let TableCopy::Beside(beside) = copy else { return Ok(()) };
+        let node = self.node(id);
+        let Some(kept) = self.running.nodes[node].kept else { return Ok(()) };
+        let failed = self.running.failed(node);
+        let Body::Table(table) = &self.running.nodes[node].body else { return Ok(()) };
+        let differences = table.compare(self.running.state.get(kept), &beside).map_err(|cause| failed(cause.into()))?;
+        for difference in differences {
+            let Body::Table(table) = &self.running.nodes[node].body else { return Ok(()) };
+            let delta = table
+                .difference(self.running.state.get(kept), &beside, &difference)
+                .map_err(|cause| failed(cause.into()))?;
+            self.tell(node, delta)?;
+            self.running.end_step()?;
         }
-        Ok(())
-    }
-
-    /// One step: each table at most once. With nothing at all it still starts the program.
-    ///
-    /// # Errors
-    /// Only for mistakes of ours; the program must then not be used further.
-    pub fn step(&mut self, changes: Vec<(TableId, Delta)>) -> Result<(), StepError> {
-        let is_first = !std::mem::replace(&mut self.started, true);
-        let mut sources: Vec<Option<Delta>> = vec![None; self.tables.len()];
-        for (table, delta) in changes {
-            sources[table.0] = Some(delta);
-        }
-        // 1. Inputs before readers; who has no changed input is passed over.
-        let mut deltas: Vec<Option<Delta>> = Vec::with_capacity(self.nodes.len());
-        for node in &mut self.nodes {
-            let output = match &mut node.kind {
-                Kind::Table(table) => Ok(sources[table.0].take()),
-                _ if !is_first && node.inputs.iter().all(|input| deltas[input.0].is_none()) => Ok(None),
-                Kind::Arrange(arrangement) => match &deltas[node.inputs[0].0] {
-                    None => Ok(None),
-                    // What an arrangement hands on only says that it changed; joins read it there.
-                    Some(delta) => self.arrangements[arrangement.0].change(delta).map(|()| Some(Delta::empty(delta.batch.schema()))),
-                },
-                Kind::Operator(operator) => {
-                    let inputs: Vec<Option<&Delta>> = node.inputs.iter().map(|input| deltas[input.0].as_ref()).collect();
-                    let mut context = Context { arrangements: &self.arrangements, withheld: &mut node.withheld };
-                    operator.step(&inputs, &mut context).map(|output| output.filter(|delta| !delta.is_empty()))
-                }
-            };
-            deltas.push(output.map_err(|cause| StepError::Node { node: node.label.clone(), cause })?);
-        }
-        // 2. Results wait in the projections until the epoch ends.
-        for output in &mut self.outputs {
-            if let Some(delta) = &deltas[output.node.0] {
-                output.projection.apply(delta).map_err(|cause| StepError::Node { node: output.name.clone(), cause })?;
-            }
-        }
-        // 3. Only now does state move on: every operator above read the state of before.
-        self.arrangements.iter_mut().for_each(Arrangement::fold);
         Ok(())
     }
 
@@ -251,99 +504,211 @@ impl Program {
     /// # Errors
     /// Only for mistakes of ours; the program must then not be used further.
     pub fn publish(&mut self) -> Result<Vec<(ProjectionId, Published)>, StepError> {
+        self.publish_where(|_| true)
+    }
+
+    /// As [`Program::publish`], of the projections all of whose tables are ready; others go on
+    /// gathering what changes.
+    ///
+    /// # Errors
+    /// As [`Program::publish`].
+    pub fn publish_where(
+        &mut self,
+        ready: impl Fn(TableId) -> bool,
+    ) -> Result<Vec<(ProjectionId, Published)>, StepError> {
+        self.running.end_epoch(&ready)?;
         let mut published = Vec::new();
-        for (i, output) in self.outputs.iter_mut().enumerate() {
+        let mut later = BTreeSet::new();
+        for i in std::mem::take(&mut self.running.reached) {
+            let running = &mut self.running;
+            let Some(output) = &mut running.outputs[i] else { continue };
+            if !running.nodes[output.node].tables.iter().all(|table| ready(*table)) {
+                later.insert(i);
+                continue;
+            }
             match output.projection.publish() {
-                Ok(Published::Unchanged) => {}
-                Ok(some) => published.push((ProjectionId(i), some)),
+                Ok(None) => {}
+                Ok(Some(some)) => published.push((ProjectionId(i), some)),
                 Err(cause) => return Err(StepError::Publish { projection: output.name.clone(), cause }),
             }
         }
+        self.running.reached = later;
         Ok(published)
     }
 
-    fn table_failed(&self, id: TableId, cause: ArrowError) -> StepError {
-        let is_table = |node: &&Node| matches!(node.kind, Kind::Table(table) if table == id);
-        let label = self.nodes.iter().find(is_table).map_or_else(String::new, |node| node.label.clone());
-        StepError::Node { node: label, cause }
+    fn node(&self, id: TableId) -> usize {
+        self.tables[id.0].expect("a table that the program has")
     }
 }
 
 /// Looking in.
 impl Program {
-    /// A source table.
+    /// A table by its name.
     #[must_use]
-    pub fn table(&self, id: TableId) -> &Table {
-        &self.tables[id.0]
+    pub fn table_id(&self, name: &str) -> Option<TableId> {
+        let label = format!("table {name}");
+        (0..self.tables.len())
+            .map(TableId)
+            .find(|id| self.tables[id.0].is_some_and(|node| self.running.nodes[node].label == label))
     }
 
-    /// A projection.
+    /// A projection by its name.
     #[must_use]
-    pub fn projection(&self, id: ProjectionId) -> &Projection {
-        &self.outputs[id.0].projection
+    pub fn projection_id(&self, name: &str) -> Option<ProjectionId> {
+        let is_named = |output: &Option<Output>| output.as_ref().is_some_and(|output| output.name == name);
+        self.running.outputs.iter().position(is_named).map(ProjectionId)
     }
 
-    /// The arrangement with this id.
+    /// The key of a projection.
     #[must_use]
-    pub fn arrangement(&self, id: ArrangementId) -> &Arrangement {
-        &self.arrangements[id.0]
+    pub fn key(&self, id: ProjectionId) -> &ProjectionKey {
+        self.output(id).projection.key()
     }
 
-    /// The columns of what comes out of a node.
+    /// The columns of a projection.
     #[must_use]
-    pub fn schema(&self, node: NodeId) -> &SchemaRef {
-        &self.nodes[node.0].schema
+    pub fn schema(&self, id: ProjectionId) -> &SchemaRef {
+        self.output(id).projection.schema()
+    }
+
+    /// The tables that a projection reads.
+    #[must_use]
+    pub fn tables_of(&self, id: ProjectionId) -> BTreeSet<TableId> {
+        self.running.nodes[self.output(id).node].tables.clone()
+    }
+
+    /// Distinct rows held of a table; of one that is only appended to none are.
+    #[must_use]
+    pub fn table_rows(&self, id: TableId) -> usize {
+        self.running.nodes[self.node(id)].kept.map_or(0, |kept| self.running.state.get(kept).len())
+    }
+
+    /// All rows of a projection as of the last step, in pieces, made again from state: rows that are
+    /// withheld are not among them.
+    ///
+    /// # Errors
+    /// Only for mistakes of ours.
+    pub fn image(&mut self, id: ProjectionId) -> Result<Vec<Delta>, StepError> {
+        let mut out = Vec::new();
+        let node = self.output(id).node;
+        self.running.image(node, &mut |running, delta| {
+            let Some(output) = &running.outputs[id.0] else { return Ok(()) };
+            let failed = |cause| StepError::Node { node: output.name.clone(), cause };
+            let mut delta = output.projection.view_of(&delta).map_err(failed)?;
+            if let Some(faults) = delta.faults.take() {
+                let clean: Vec<u32> =
+                    (0_u32..).zip(&faults).filter(|(_, fault)| fault.is_none()).map(|(i, _)| i).collect();
+                delta = delta.take(&clean).map_err(failed)?;
+            }
+            out.push(delta);
+            Ok(())
+        })?;
+        Ok(out)
     }
 
     /// How many operators, tables and arrangements there are.
     #[must_use]
     pub fn node_count(&self) -> usize {
-        self.nodes.len()
+        self.running.nodes.len()
     }
 
-    /// Rows that a projection's operators withhold, with a reason where there are any.
+    /// Rows that a projection withholds, with a reason where there are any.
     #[must_use]
     pub fn withheld(&self, id: ProjectionId) -> Withheld {
-        let mut total = Withheld::default();
-        for node in self.nodes_of(self.outputs[id.0].node) {
-            let withheld = &self.nodes[node.0].withheld;
-            total.rows += withheld.rows;
-            total.reason = total.reason.or_else(|| withheld.reason.clone());
-        }
-        total
+        self.output(id).projection.withheld(&self.running.state)
     }
 
-    /// The projection's operators as a tree, each with its cost class, for people to read.
+    /// The projections whose withheld rows are not what they were at the last call.
+    pub fn withheld_changed(&mut self) -> Vec<ProjectionId> {
+        let changed = std::mem::take(&mut self.running.withheld_changed);
+        changed.into_iter().map(ProjectionId).collect()
+    }
+
+    /// Rows that a projection withholds, at most so many, each with its reason.
+    ///
+    /// # Errors
+    /// When the rows held can't be decoded, which would be a mistake of ours.
+    pub fn withheld_rows(&self, id: ProjectionId, at_most: usize) -> Result<Vec<WithheldRow>, StepError> {
+        let output = self.output(id);
+        let failed = |cause| StepError::Publish { projection: output.name.clone(), cause };
+        output.projection.withheld_rows(&self.running.state, at_most).map_err(failed)
+    }
+
+    /// Rows and bytes of every store, with what it is of.
     #[must_use]
-    pub fn explain(&self, id: ProjectionId) -> String {
-        let mut lines = Vec::new();
-        self.explain_node(self.outputs[id.0].node, 0, &mut lines);
-        let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or(0);
-        lines.into_iter().map(|(line, cost)| format!("{line:width$}  {cost}\n")).collect()
+    pub fn sizes(&self) -> Vec<(String, Size)> {
+        let label = |name: &StoreName| {
+            let node =
+                self.running.nodes.iter().find(|node| node.fingerprint == name.of).map(|node| node.label.clone());
+            let output = || {
+                self.running
+                    .outputs
+                    .iter()
+                    .flatten()
+                    .find(|output| output.fingerprint == name.of)
+                    .map(|output| output.name.clone())
+            };
+            node.or_else(output).unwrap_or_default()
+        };
+        self.running.state.sizes().into_iter().map(|size| (label(&size.name), size)).collect()
     }
 
-    fn explain_node(&self, id: NodeId, depth: usize, lines: &mut Vec<(String, Cost)>) {
-        let node = &self.nodes[id.0];
-        let readers = self.nodes.iter().filter(|other| other.inputs.contains(&id)).count()
-            + self.outputs.iter().filter(|output| output.node == id).count();
-        let shared = if readers > 1 { format!("  (shared by {readers})") } else { String::new() };
-        lines.push((format!("{}{}{shared}", "  ".repeat(depth), node.label), node.cost));
-        for &input in &node.inputs {
-            self.explain_node(input, depth + 1, lines);
-        }
+    /// Appends all state, between epochs: what [`Program::read_state`] of a program of the same
+    /// dataflow takes in.
+    ///
+    /// # Errors
+    /// As [`Program::publish`]: what waited for the end of the epoch has its say first.
+    pub fn write_state(&mut self, out: &mut Vec<u8>) -> Result<(), StepError> {
+        self.running.end_epoch(|_| true)?;
+        self.running.state.write(out);
+        Ok(())
     }
 
-    fn nodes_of(&self, id: NodeId) -> Vec<NodeId> {
-        let mut found = vec![id];
-        let mut next = 0;
-        while let Some(&node) = found.get(next) {
-            for &input in &self.nodes[node.0].inputs {
-                if !found.contains(&input) {
-                    found.push(input);
-                }
-            }
-            next += 1;
-        }
-        found
+    /// Takes in state that was written by another run, in the place of a fresh program's. Nodes that
+    /// it has nothing of stay as they are over empty tables.
+    ///
+    /// # Errors
+    /// When the bytes are of another version or no state. The program must then not be used.
+    pub fn read_state(&mut self, bytes: &[u8]) -> Result<(), StateError> {
+        self.running.state.read(bytes)?;
+        self.running.reached.clear();
+        let Running { outputs, state, .. } = &mut self.running;
+        outputs.iter_mut().flatten().for_each(|output| output.projection.restored(state));
+        Ok(())
     }
+
+    /// From now on state notes which keys change; returns how many did since the last call.
+    pub fn mark_state(&mut self) -> usize {
+        let changed = self.running.state.changed();
+        self.running.state.mark();
+        changed
+    }
+
+    fn output(&self, id: ProjectionId) -> &Output {
+        self.running.outputs[id.0].as_ref().expect("a projection that the program has")
+    }
+}
+
+/// Changes in parts of so many rows; an old key stays with its update.
+fn cut(changes: &Changes, rows_max: usize) -> Vec<Changes> {
+    let mut parts = Vec::new();
+    let mut start = 0;
+    while start < changes.ops.len() {
+        let mut end = (start + rows_max).min(changes.ops.len());
+        if end < changes.ops.len() && changes.ops[end - 1] == Op::OldKey {
+            end = if end - 1 > start { end - 1 } else { end + 1 };
+        }
+        let (first, last) = (
+            changes.unchanged.partition_point(|(row, _)| (*row as usize) < start),
+            changes.unchanged.partition_point(|(row, _)| (*row as usize) < end),
+        );
+        let shift = u32::try_from(start).expect("a batch has fewer than 2^32 rows");
+        parts.push(Changes {
+            rows: changes.rows.slice(start, end - start),
+            ops: changes.ops[start..end].to_vec(),
+            unchanged: changes.unchanged[first..last].iter().map(|(row, column)| (row - shift, *column)).collect(),
+        });
+        start = end;
+    }
+    parts
 }

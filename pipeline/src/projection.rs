@@ -1,17 +1,26 @@
-//! The rows of a projection, and what changed since they were last published.
+//! What a projection has to say at the end of an epoch.
+//!
+//! A projection holds no copy of what is served: whoever serves it has the rows, and the program
+//! can make them again ([`crate::Program::image`]). Held are the rows withheld because something of
+//! them is not known, and of a declared key how often each stands.
+
+use std::collections::BTreeSet;
 
 use arrow::array::RecordBatch;
+use arrow::compute::interleave_record_batch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use hashbrown::HashMap;
-use hashbrown::hash_map::EntryRef;
 
-use crate::delta::Delta;
-use crate::row::{RowBytes, RowCodec};
+use crate::delta::{Delta, index, pieces};
+use crate::expr::{ExprError, Withheld, shorten};
+use crate::operator::View;
+use crate::row::{EncodedRows, RowBytes, RowCodec, batch_of};
+use crate::state::{Handle, Keyed, State};
 
 /// Where clients look a row up.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ProjectionKey {
     /// These columns are unique because of what the query is.
     Derived(Vec<usize>),
@@ -35,10 +44,8 @@ impl ProjectionKey {
 /// What a projection has to say at the end of an epoch.
 #[derive(Debug)]
 pub enum Published {
-    /// Nothing changed.
-    Unchanged,
-    /// The net change since the last publication, consolidated.
-    Diff(Delta),
+    /// The net change since the last publication, consolidated, in parts of bounded size.
+    Diff(Vec<DiffPart>),
     /// Two rows have the declared key: nothing is published until one of them is gone.
     KeyConflict {
         /// The key's columns with its values, as `id = 7`.
@@ -46,166 +53,353 @@ pub enum Published {
     },
 }
 
-/// The rows served.
+/// Part of what an epoch changes.
+#[derive(Clone, Debug)]
+pub struct DiffPart {
+    /// Rows, of which none stands twice in the diff.
+    pub batch: RecordBatch,
+    /// How many of each came or went; one or minus one where there is a key.
+    pub weights: Vec<i64>,
+    /// Where there is a key: for each that changes, the row that goes and the row that comes. Both
+    /// are always in one part.
+    pub pairs: Vec<Pair>,
+}
+
+/// What happens to one key, by rows of a part's batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// The row that goes.
+    pub old: Option<u32>,
+    /// The row that comes.
+    pub new: Option<u32>,
+}
+
+/// A row that is withheld.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WithheldRow {
+    /// Its columns with their values, as `id = 7, total = ?`.
+    pub row: String,
+    /// Whether the row itself may not be there.
+    pub in_doubt: bool,
+    /// Columns whose value is not known.
+    pub failed: Vec<String>,
+    /// Why.
+    pub reason: String,
+    /// How many such rows.
+    pub count: i64,
+}
+
+/// A projection of a running program.
 #[derive(Debug)]
-pub struct Projection {
-    schema: SchemaRef,
+pub(crate) struct Projection {
+    view: View,
     key: ProjectionKey,
     codec: RowCodec,
     key_codec: Option<RowCodec>,
-    rows: HashMap<RowBytes, i64>,
-    /// Net change since the last publication.
-    unpublished: HashMap<RowBytes, i64>,
+    /// What changed since the last publication.
+    unpublished: Vec<Delta>,
+    unpublished_rows: usize,
+    /// Rows at which what is unpublished is consolidated, so that a projection that can't be
+    /// published holds no more than its rows.
+    consolidate_at: usize,
     /// Rows under each declared key.
-    keys: HashMap<RowBytes, i64>,
+    keys: Option<Handle<Keyed<i64>>>,
+    withheld: Handle<Keyed<i64>>,
+    withheld_rows: i64,
+    /// What is withheld is not what it was when somebody last asked.
+    pub(crate) withheld_changed: bool,
     /// Declared keys that two rows have.
-    conflicts: HashMap<RowBytes, ()>,
+    conflicts: BTreeSet<RowBytes>,
     /// The last answer was a conflict: that it is gone must be said, even when nothing else changed.
     was_in_conflict: bool,
 }
 
-/// A row that was taken away more often than it came: a mistake of ours, never of the data.
-#[derive(Debug, thiserror::Error)]
-#[error("a row of the projection would count {0} times")]
-pub struct NegativeCount(pub i64);
+/// Unpublished rows that are let be.
+const CONSOLIDATE_ROWS_MIN: usize = 1 << 20;
+
+/// Withheld rows that are told in order.
+const SORTED_ROWS_MAX: usize = 10_000;
 
 impl Projection {
-    /// A projection with no rows yet.
-    ///
-    /// # Errors
-    /// When a column's type has no row format.
-    pub fn new(schema: SchemaRef, key: ProjectionKey) -> Result<Projection, ArrowError> {
-        let key_codec = match &key {
-            ProjectionKey::Declared(columns) => Some(RowCodec::new(&schema, columns)?),
-            _ => None,
-        };
+    pub(crate) fn new(
+        view: View,
+        key: ProjectionKey,
+        keys: Option<Handle<Keyed<i64>>>,
+        withheld: Handle<Keyed<i64>>,
+    ) -> Result<Projection, ArrowError> {
+        let key_codec = key.columns().map(|columns| RowCodec::new(&view.schema, columns)).transpose()?;
         Ok(Projection {
-            codec: RowCodec::whole(&schema)?,
-            schema,
+            codec: RowCodec::whole(&view.schema)?,
+            view,
             key,
             key_codec,
-            rows: HashMap::new(),
-            unpublished: HashMap::new(),
-            keys: HashMap::new(),
-            conflicts: HashMap::new(),
+            unpublished: Vec::new(),
+            unpublished_rows: 0,
+            consolidate_at: CONSOLIDATE_ROWS_MIN,
+            keys,
+            withheld,
+            withheld_rows: 0,
+            withheld_changed: false,
+            conflicts: BTreeSet::new(),
             was_in_conflict: false,
         })
     }
 
-    /// Its columns.
-    #[must_use]
-    pub fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
-    /// Its key.
-    #[must_use]
-    pub fn key(&self) -> &ProjectionKey {
+    pub(crate) fn key(&self) -> &ProjectionKey {
         &self.key
     }
 
-    /// Distinct rows held.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.rows.len()
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        &self.view.schema
     }
 
-    /// Whether there is no row.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+    /// The rows of a delta of the node as this projection has them.
+    pub(crate) fn view_of(&self, delta: &Delta) -> Result<Delta, ArrowError> {
+        let columns: Vec<usize> = (0..self.view.schema.fields().len()).map(|column| self.view.place(column)).collect();
+        delta.view(&self.view.schema, &columns)
     }
 
     /// Takes in what a step changes.
-    ///
-    /// # Errors
-    /// When the delta does not have the projection's columns.
-    pub fn apply(&mut self, delta: &Delta) -> Result<(), ArrowError> {
-        let rows = self.codec.encode(&delta.batch)?;
-        for (i, &weight) in delta.weights.iter().enumerate() {
-            count(&mut self.unpublished, rows.row(i).data(), weight);
-            count(&mut self.rows, rows.row(i).data(), weight);
+    pub(crate) fn apply(&mut self, delta: &Delta, state: &mut State) -> Result<(), ArrowError> {
+        let mut delta = self.view_of(delta)?;
+        if let Some(faults) = delta.faults.take() {
+            let (mut clean, mut faulty) = (Vec::new(), Vec::new());
+            (0..delta.len())
+                .for_each(|i| if faults[i].is_some() { faulty.push(index(i)) } else { clean.push(index(i)) });
+            let withheld = delta.take(&faulty)?;
+            let faults = faulty.iter().map(|&i| faults[i as usize].clone()).collect();
+            let rows = self.codec.encode_faulty(&withheld.batch, Some(&faults))?;
+            self.withheld_changed |= !withheld.is_empty();
+            let held = state.get_mut(self.withheld);
+            for (i, &weight) in withheld.weights.iter().enumerate() {
+                held.add(rows.row(i), weight);
+                self.withheld_rows += weight;
+            }
+            delta = delta.take(&clean)?;
         }
-        if let Some(codec) = &self.key_codec {
-            let keys = codec.encode(&delta.batch)?;
+        if delta.is_empty() {
+            return Ok(());
+        }
+        if let (Some(keys), Some(codec)) = (self.keys, &self.key_codec) {
+            let rows = codec.encode(&delta.batch)?;
+            let keys = state.get_mut(keys);
             for (i, &weight) in delta.weights.iter().enumerate() {
-                let key = keys.row(i).data();
-                if count(&mut self.keys, key, weight) > 1 {
-                    self.conflicts.insert(key.into(), ());
+                if keys.add(rows.row(i), weight) > 1 {
+                    self.conflicts.insert(rows.row(i).into());
                 } else if !self.conflicts.is_empty() {
-                    self.conflicts.remove(key);
+                    self.conflicts.remove(rows.row(i));
                 }
             }
+        }
+        self.unpublished_rows += delta.len();
+        self.unpublished.push(delta);
+        if self.unpublished_rows > self.consolidate_at
+            && self.unpublished.iter().any(|delta| delta.weights.iter().any(|weight| *weight < 0))
+        {
+            let parts = self.consolidated()?;
+            self.unpublished = parts.into_iter().map(|part| Delta::new(part.batch, part.weights)).collect();
+            self.unpublished_rows = self.unpublished.iter().map(Delta::len).sum();
+            self.consolidate_at = CONSOLIDATE_ROWS_MIN.max(self.unpublished_rows * 2);
         }
         Ok(())
     }
 
-    /// Ends an epoch: hands over the net change since the last time.
-    ///
-    /// # Errors
-    /// When a row's count would be negative.
-    pub fn publish(&mut self) -> Result<Published, PublishError> {
-        if self.unpublished.is_empty() && self.conflicts.is_empty() && !self.was_in_conflict {
-            return Ok(Published::Unchanged);
+    /// Ends an epoch: hands over the net change since the last time; `None` when there is none.
+    pub(crate) fn publish(&mut self) -> Result<Option<Published>, ArrowError> {
+        if let (Some(key), Some(codec)) = (self.conflicts.first(), &self.key_codec) {
+            self.was_in_conflict = true;
+            return Ok(Some(Published::KeyConflict { key: self.show_key(codec, key)? }));
         }
-        self.was_in_conflict = !self.conflicts.is_empty();
-        for row in self.unpublished.keys() {
-            let held = self.rows.get(row).copied().unwrap_or(0);
-            if held < 0 {
-                return Err(NegativeCount(held).into());
-            }
-        }
-        if let (Some(key), Some(codec)) = (self.conflicts.keys().next(), &self.key_codec) {
-            return Ok(Published::KeyConflict { key: self.show_key(codec, key)? });
-        }
-        let unpublished = std::mem::take(&mut self.unpublished);
-        let batch = self.codec.decode_batch(&self.schema, unpublished.keys().map(|row| &**row), unpublished.len())?;
-        Ok(Published::Diff(Delta::new(batch, unpublished.into_values().collect())))
+        let parts = self.consolidated()?;
+        self.unpublished.clear();
+        self.unpublished_rows = 0;
+        self.consolidate_at = CONSOLIDATE_ROWS_MIN;
+        let was_in_conflict = std::mem::take(&mut self.was_in_conflict);
+        Ok((!parts.is_empty() || was_in_conflict).then_some(Published::Diff(parts)))
     }
 
-    /// All rows, with their counts.
-    ///
-    /// # Errors
-    /// When the rows held can't be decoded, which would be a mistake of ours.
-    pub fn image(&self) -> Result<(RecordBatch, Vec<i64>), ArrowError> {
-        let batch = self.codec.decode_batch(&self.schema, self.rows.keys().map(|row| &**row), self.rows.len())?;
-        Ok((batch, self.rows.values().copied().collect()))
+    /// The state was read: what it stands for has been published.
+    pub(crate) fn restored(&mut self, state: &State) {
+        self.unpublished.clear();
+        self.unpublished_rows = 0;
+        let withheld = state.get(self.withheld);
+        self.withheld_rows = withheld.ids().map(|id| *withheld.value(id)).sum();
+        self.conflicts = self.keys.map_or_else(BTreeSet::new, |keys| {
+            let keys = state.get(keys);
+            keys.ids().filter(|&id| *keys.value(id) > 1).map(|id| keys.key(id).into()).collect()
+        });
+    }
+
+    /// What is unpublished with equal rows added up, and of each key the old row beside the new.
+    fn consolidated(&self) -> Result<Vec<DiffPart>, ArrowError> {
+        let is_net = match &self.unpublished[..] {
+            [] => return Ok(Vec::new()),
+            [only] => only.is_net,
+            // Rows with a key that only come are each another.
+            many => self.key_codec.is_some() && many.iter().all(|delta| delta.weights.iter().all(|weight| *weight > 0)),
+        };
+        if is_net && self.unpublished.iter().all(|delta| delta.weights.iter().all(|weight| *weight > 0)) {
+            let pairs = |delta: &Delta| match self.key_codec {
+                Some(_) => (0..delta.len()).map(|i| Pair { old: None, new: Some(index(i)) }).collect(),
+                None => Vec::new(),
+            };
+            let part = |delta: &Delta| DiffPart {
+                batch: delta.batch.clone(),
+                weights: delta.weights.clone(),
+                pairs: pairs(delta),
+            };
+            return Ok(self.unpublished.iter().map(part).collect());
+        }
+        let rows =
+            self.unpublished.iter().map(|delta| self.codec.encode(&delta.batch)).collect::<Result<Vec<_>, _>>()?;
+        let survivors = if is_net { self.all_rows() } else { self.net_rows(&rows) };
+        let Some(codec) = &self.key_codec else {
+            let size = |&((delta, row), _): &(Place, i64)| rows[delta].row(row).len();
+            let cut = pieces(survivors.iter().map(size));
+            return cut.into_iter().map(|piece| self.part(&survivors[piece], Vec::new())).collect();
+        };
+        let keys = self.unpublished.iter().map(|delta| codec.encode(&delta.batch)).collect::<Result<Vec<_>, _>>()?;
+        let pairs = paired(&survivors, &keys);
+        let size = |pair: &[Option<(Place, i64)>; 2]| {
+            pair.iter().flatten().map(|((delta, row), _)| rows[*delta].row(*row).len()).sum()
+        };
+        pieces(pairs.iter().map(size))
+            .into_iter()
+            .map(|piece| {
+                let (mut flat, mut places) = (Vec::new(), Vec::new());
+                for pair in &pairs[piece] {
+                    let mut place = |row: Option<(Place, i64)>| {
+                        row.map(|row| {
+                            flat.push(row);
+                            index(flat.len() - 1)
+                        })
+                    };
+                    places.push(Pair { old: place(pair[0]), new: place(pair[1]) });
+                }
+                self.part(&flat, places)
+            })
+            .collect()
+    }
+
+    fn all_rows(&self) -> Vec<(Place, i64)> {
+        let of_delta = |(at, delta): (usize, &Delta)| {
+            delta.weights.iter().enumerate().map(|(row, weight)| ((at, row), *weight)).collect::<Vec<_>>()
+        };
+        self.unpublished.iter().enumerate().flat_map(of_delta).collect()
+    }
+
+    fn net_rows(&self, rows: &[EncodedRows]) -> Vec<(Place, i64)> {
+        let mut first: HashMap<&[u8], usize> = HashMap::with_capacity(self.unpublished_rows);
+        let mut sums: Vec<(Place, i64)> = Vec::new();
+        for ((delta, row), weight) in self.all_rows() {
+            let slot = *first.entry(rows[delta].row(row)).or_insert(sums.len());
+            match sums.get_mut(slot) {
+                Some((_, sum)) => *sum += weight,
+                None => sums.push(((delta, row), weight)),
+            }
+        }
+        sums.retain(|(_, sum)| *sum != 0);
+        sums
+    }
+
+    fn part(&self, rows: &[(Place, i64)], pairs: Vec<Pair>) -> Result<DiffPart, ArrowError> {
+        let weights = rows.iter().map(|(_, weight)| *weight).collect();
+        let batch = match &self.unpublished[..] {
+            [only] if rows.len() == only.len() && rows.iter().enumerate().all(|(i, ((_, row), _))| i == *row) => {
+                only.batch.clone()
+            }
+            _ if self.view.schema.fields().is_empty() => batch_of(&self.view.schema, Vec::new(), rows.len())?,
+            many => {
+                let batches: Vec<&RecordBatch> = many.iter().map(|delta| &delta.batch).collect();
+                interleave_record_batch(&batches, &rows.iter().map(|(place, _)| *place).collect::<Vec<_>>())?
+            }
+        };
+        Ok(DiffPart { batch, weights, pairs })
+    }
+
+    pub(crate) fn withheld(&self, state: &State) -> Withheld {
+        if self.withheld_rows == 0 {
+            return Withheld::default();
+        }
+        let held = state.get(self.withheld);
+        // The least row, so that the reason told does not wander; of very many, any.
+        let least =
+            if held.len() <= SORTED_ROWS_MAX { held.ids().min_by_key(|&id| held.key(id)) } else { held.ids().next() };
+        let fault = least.and_then(|id| self.codec.fault(held.key(id)));
+        Withheld { rows: self.withheld_rows, reason: fault.map(|fault| ExprError(fault.to_string())) }
+    }
+
+    /// The withheld rows, at most so many: in the order of their bytes, or in none where they are very many.
+    pub(crate) fn withheld_rows(&self, state: &State, at_most: usize) -> Result<Vec<WithheldRow>, ArrowError> {
+        let held = state.get(self.withheld);
+        let ids: Vec<u32> = if held.len() <= SORTED_ROWS_MAX {
+            let mut ids: Vec<u32> = held.ids().collect();
+            ids.sort_unstable_by_key(|&id| held.key(id));
+            ids.truncate(at_most);
+            ids
+        } else {
+            held.ids().take(at_most).collect()
+        };
+        let rows: Vec<&[u8]> = ids.iter().map(|&id| held.key(id)).collect();
+        let columns = self.codec.decode(&rows)?;
+        let options = FormatOptions::default().with_null("NULL");
+        let formatters = columns
+            .iter()
+            .map(|column| ArrayFormatter::try_new(column.as_ref(), &options))
+            .collect::<Result<Vec<_>, _>>()?;
+        let name = |column: usize| self.view.schema.field(column).name().clone();
+        ids.iter()
+            .enumerate()
+            .map(|(i, &id)| {
+                let fault = self
+                    .codec
+                    .fault(held.key(id))
+                    .ok_or_else(|| ArrowError::ComputeError("a withheld row has a fault".to_owned()))?;
+                let value = |column: usize| {
+                    if fault.has_failed(column) {
+                        "?".to_owned()
+                    } else {
+                        shorten(&formatters[column].value(i).to_string())
+                    }
+                };
+                let shown: Vec<String> =
+                    (0..columns.len()).map(|column| format!("{} = {}", name(column), value(column))).collect();
+                Ok(WithheldRow {
+                    row: shown.join(", "),
+                    in_doubt: fault.doubt,
+                    failed: fault.failed.iter().map(|&column| name(column)).collect(),
+                    reason: fault.to_string(),
+                    count: *held.value(id),
+                })
+            })
+            .collect()
     }
 
     fn show_key(&self, codec: &RowCodec, key: &[u8]) -> Result<String, ArrowError> {
         let columns = self.key.columns().unwrap_or_default();
-        let values = codec.decode([key])?;
+        let values = codec.decode(&[key])?;
         let mut shown = Vec::with_capacity(columns.len());
         for (&column, value) in columns.iter().zip(&values) {
             let formatter = ArrayFormatter::try_new(value.as_ref(), &FormatOptions::default().with_null("NULL"))?;
-            shown.push(format!("{} = {}", self.schema.field(column).name(), formatter.value(0)));
+            shown.push(format!("{} = {}", self.view.schema.field(column).name(), formatter.value(0)));
         }
         Ok(shown.join(", "))
     }
 }
 
-/// Why an epoch could not be ended.
-#[derive(Debug, thiserror::Error)]
-pub enum PublishError {
-    /// A mistake of ours.
-    #[error(transparent)]
-    NegativeCount(#[from] NegativeCount),
-    /// A mistake of ours.
-    #[error(transparent)]
-    Arrow(#[from] ArrowError),
-}
+/// A row of what is unpublished: which delta, which row.
+type Place = (usize, usize);
 
-/// Adds to a row's count, forgets it at zero, and returns the new count.
-fn count(rows: &mut HashMap<RowBytes, i64>, row: &[u8], weight: i64) -> i64 {
-    match rows.entry_ref(row) {
-        EntryRef::Occupied(mut held) => {
-            *held.get_mut() += weight;
-            let now = *held.get();
-            if now == 0 {
-                held.remove();
-            }
-            now
+/// The old and the new row of each key, in the order in which keys are met.
+fn paired(rows: &[(Place, i64)], keys: &[EncodedRows]) -> Vec<[Option<(Place, i64)>; 2]> {
+    let mut pairs: Vec<[Option<(Place, i64)>; 2]> = Vec::with_capacity(rows.len());
+    let mut by_key: HashMap<&[u8], usize> = HashMap::with_capacity(rows.len());
+    for &((delta, row), weight) in rows {
+        let slot = *by_key.entry(keys[delta].row(row)).or_insert(pairs.len());
+        if slot == pairs.len() {
+            pairs.push([None, None]);
         }
-        EntryRef::Vacant(entry) => *entry.insert_with_key(row.into(), weight),
+        pairs[slot][usize::from(weight > 0)] = Some(((delta, row), weight));
     }
+    pairs
 }

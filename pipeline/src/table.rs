@@ -1,83 +1,80 @@
-//! Source tables by key: from changes to deltas.
+//! Source tables: from changes to deltas.
 //!
 //! A log says what a row is now, seldom what it was. The table remembers, so that each batch of
 //! changes becomes its *net* effect: for each key touched, `-1` the row before and `+1` the row
 //! after. What comes out is consolidated whatever went in, and a source that repeats itself after
-//! a lost connection changes nothing.
+//! a lost connection changes nothing. The rows themselves are an [`Arrangement`] like any other.
 
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::compute::interleave;
+use std::hash::BuildHasher;
+
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use hashbrown::HashMap;
-use hashbrown::hash_map::EntryRef;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
+use crate::arrangement::{Arrangement, Move};
 use crate::change::{Changes, Op};
-use crate::delta::Delta;
-use crate::row::{RowBytes, RowCodec};
-
-/// Rows handed on in one delta when a whole table is compared, so that a large first copy passes
-/// through the operators in pieces of bounded size.
-const COPY_DELTA_ROWS_MAX: usize = 65_536;
+use crate::delta::{Delta, pieces};
+use crate::row::{EncodedRows, RowCodec, batch_of, normalise};
+use crate::state::Keyed;
 
 /// How a table tells its rows apart.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Identity {
     /// These columns are unique and never NULL.
     Key(Vec<usize>),
     /// Nothing is unique: a row is its values, and may stand in the table several times.
     WholeRow,
+    /// Rows come, and are never updated or deleted: none is remembered for its own sake.
+    AppendOnly,
 }
 
-/// The rows of a source table.
+impl Identity {
+    /// The columns that tell rows apart, if any do.
+    #[must_use]
+    pub fn key(&self) -> Option<&[usize]> {
+        match self {
+            Identity::Key(columns) => Some(columns),
+            Identity::WholeRow | Identity::AppendOnly => None,
+        }
+    }
+}
+
+/// How the rows of a source table change.
 #[derive(Debug)]
 pub struct Table {
     schema: SchemaRef,
     identity: Identity,
-    key_codec: RowCodec,
-    row_codec: RowCodec,
-    rows: HashMap<RowBytes, Row>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Row {
-    bytes: RowBytes,
-    /// More than 1 only where the identity is the whole row.
-    count: i64,
+/// A table being read anew; see [`crate::Program::begin_copy`].
+#[derive(Debug)]
+pub enum TableCopy {
+    /// The table was empty: rows go straight in.
+    Straight,
+    /// Rows are gathered beside those held, and then compared.
+    Beside(Beside),
 }
 
-/// A table read anew beside the old one; see [`Table::finish_copy`].
-#[derive(Debug, Default)]
-pub struct TableCopy {
-    rows: HashMap<RowBytes, Row>,
+/// Rows of a copy beside the table's own, by identity.
+#[derive(Debug)]
+pub struct Beside {
+    rows: Keyed<i64>,
 }
 
-impl TableCopy {
-    /// Rows copied so far.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    /// Whether nothing was copied yet.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
+/// Rows that go or come in one piece, ready for the table's arrangement.
+#[derive(Debug)]
+pub(crate) struct TableDelta {
+    pub(crate) delta: Delta,
+    pub(crate) rows: EncodedRows,
+    pub(crate) moves: Option<Vec<Move>>,
 }
 
 impl Table {
-    /// A table with no rows yet.
-    ///
-    /// # Errors
-    /// When a column's type has no row format.
-    pub fn new(schema: SchemaRef, identity: Identity) -> Result<Table, ArrowError> {
-        let row_codec = RowCodec::whole(&schema)?;
-        let key_codec = match &identity {
-            Identity::Key(columns) => RowCodec::new(&schema, columns)?,
-            Identity::WholeRow => RowCodec::whole(&schema)?,
-        };
-        Ok(Table { schema, identity, key_codec, row_codec, rows: HashMap::new() })
+    /// A table of these columns.
+    #[must_use]
+    pub fn new(schema: SchemaRef, identity: Identity) -> Table {
+        Table { schema, identity }
     }
 
     /// The table's columns.
@@ -86,271 +83,603 @@ impl Table {
         &self.schema
     }
 
-    /// Rows held.
+    /// How its rows are told apart.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.rows.len()
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
-    /// Whether no row is held.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+    /// The net effect of changes, in order, on the rows held.
+    pub(crate) fn apply(
+        &self,
+        held: Option<&Arrangement>,
+        changes: &[&Changes],
+    ) -> Result<Vec<TableDelta>, ArrowError> {
+        match (&self.identity, held) {
+            (Identity::AppendOnly, _) => self.append(changes),
+            (Identity::Key(_), Some(held)) => KeyedStep::new(held).apply(self, changes),
+            (Identity::WholeRow, Some(held)) => BagStep::new(held).apply(self, changes),
+            (_, None) => Err(ArrowError::InvalidArgumentError("a table that is updated keeps its rows".to_owned())),
+        }
     }
 
-    /// Applies changes in order and returns their net effect.
-    ///
-    /// # Errors
-    /// When the changes do not have the table's columns.
-    pub fn apply(&mut self, changes: &Changes) -> Result<Delta, ArrowError> {
-        let filled;
-        let batch = if changes.unchanged.is_empty() {
-            &changes.rows
-        } else {
-            filled = self.fill_unchanged(changes)?;
-            &filled
-        };
-        let keys = self.key_codec.encode(batch)?;
-        let rows = self.row_codec.encode(batch)?;
-        // The row before this batch, for each key that the batch touches.
-        let mut before: HashMap<&[u8], Option<Row>> = HashMap::with_capacity(changes.ops.len());
-        let mut truncated: Vec<Row> = Vec::new();
-        for (i, op) in changes.ops.iter().enumerate() {
-            let key = keys.row(i).data();
-            match op {
-                Op::Truncate => {
-                    for (key, row) in self.rows.drain() {
-                        // Of a key touched earlier in this batch, `before` holds the truth already.
-                        if !before.contains_key(&*key) {
-                            truncated.push(row);
-                        }
-                    }
-                    continue;
-                }
-                Op::Insert | Op::Update => {
-                    let bytes = rows.row(i).data();
-                    match self.rows.entry_ref(key) {
-                        EntryRef::Occupied(mut entry) => {
-                            before.entry(key).or_insert_with(|| Some(entry.get().clone()));
-                            if self.identity == Identity::WholeRow {
-                                entry.get_mut().count += 1;
-                            } else {
-                                entry.get_mut().bytes = bytes.into();
-                            }
-                        }
-                        EntryRef::Vacant(entry) => {
-                            before.entry(key).or_insert(None);
-                            entry.insert_with_key(key.into(), Row { bytes: bytes.into(), count: 1 });
-                        }
-                    }
-                }
-                Op::OldKey | Op::Delete => {
-                    if let EntryRef::Occupied(mut entry) = self.rows.entry_ref(key) {
-                        before.entry(key).or_insert_with(|| Some(entry.get().clone()));
-                        entry.get_mut().count -= 1;
-                        if entry.get().count == 0 {
-                            entry.remove();
-                        }
-                    }
-                }
+    fn append(&self, changes: &[&Changes]) -> Result<Vec<TableDelta>, ArrowError> {
+        let codec = RowCodec::whole(&self.schema)?;
+        let mut out = Vec::new();
+        for changes in changes {
+            if changes.ops.iter().any(|op| *op != Op::Insert) {
+                return Err(ArrowError::InvalidArgumentError(
+                    "a table that is only appended to was updated".to_owned(),
+                ));
+            }
+            let batch = normal(&self.schema, &changes.rows)?;
+            let rows = codec.encode(&batch)?;
+            for piece in pieces(rows.iter().map(<[u8]>::len)) {
+                let delta = Delta::inserts(batch.slice(piece.start, piece.len()));
+                let mut encoded = EncodedRows::default();
+                piece.for_each(|i| encoded.push(rows.row(i)));
+                out.push(TableDelta { delta, rows: encoded, moves: None });
             }
         }
-        let mut out = NetRows::default();
-        for row in &truncated {
-            out.push(&row.bytes, -row.count);
-        }
-        for (key, old) in &before {
-            let new = self.rows.get(*key);
-            if old.as_ref() == new {
-                continue;
-            }
-            match (old, new) {
-                (Some(old), Some(new)) if old.bytes == new.bytes => out.push(&new.bytes, new.count - old.count),
-                (old, new) => {
-                    if let Some(old) = old {
-                        out.push(&old.bytes, -old.count);
-                    }
-                    if let Some(new) = new {
-                        out.push(&new.bytes, new.count);
-                    }
-                }
-            }
-        }
-        if !truncated.is_empty() {
-            // A row that was truncated and came back as it was is no change.
-            out.consolidate();
-        }
-        out.decode(&self.row_codec, &self.schema)
+        Ok(out)
     }
 
-    /// Fills in what an update left out from the row as it is at that moment.
-    ///
-    /// Rare (large values only), so it walks the batch an op at a time: an earlier op of the same
-    /// batch may have written the value that a later one leaves out.
-    fn fill_unchanged(&self, changes: &Changes) -> Result<RecordBatch, ArrowError> {
-        let keys = self.key_codec.encode(&changes.rows)?;
-        let columns = self.schema.fields().len();
-        // For each key touched so far, the batch row that holds its values now (`None`: deleted).
-        let mut latest: HashMap<&[u8], Option<usize>> = HashMap::new();
-        let mut sources: Vec<ArrayRef> = Vec::new();
-        // Per column: the values to interleave, as (array, row); array 0 is the batch's own.
-        let mut picks: Vec<Vec<(usize, usize)>> = vec![(0..changes.ops.len()).map(|i| (0, i)).collect(); columns];
-        let mut old_rows: Vec<Vec<ArrayRef>> = Vec::new();
-        let mut moved_from: Option<&[u8]> = None;
-        let mut told_old: Option<usize> = None;
-        let mut truncated = false;
-        let mut unchanged = changes.unchanged.iter().peekable();
-        for (i, op) in changes.ops.iter().enumerate() {
-            let key = keys.row(i).data();
-            match op {
-                Op::Truncate => {
-                    truncated = true;
-                    latest.clear();
-                }
-                Op::Delete => {
-                    latest.insert(key, None);
-                }
-                Op::OldKey => {
-                    moved_from = Some(key);
-                    told_old = Some(i);
-                }
-                Op::Insert | Op::Update => {
-                    let from = moved_from.take().unwrap_or(key);
-                    let mut old_row: Option<usize> = None;
-                    while let Some(&&(row, column)) = unchanged.peek() {
-                        if row as usize != i {
-                            break;
-                        }
-                        unchanged.next();
-                        let column = column as usize;
-                        // Where the whole row is the identity the log tells all of the old row.
-                        if let (Identity::WholeRow, Some(old)) = (&self.identity, told_old) {
-                            picks[column][i] = (0, old);
-                            continue;
-                        }
-                        match latest.get(from) {
-                            Some(Some(earlier)) => picks[column][i] = picks[column][*earlier],
-                            Some(None) => {}
-                            None if truncated => {}
-                            None => {
-                                if old_row.is_none()
-                                    && let Some(row) = self.rows.get(from)
-                                {
-                                    old_rows.push(self.row_codec.decode([&*row.bytes])?);
-                                    old_row = Some(old_rows.len());
-                                }
-                                if let Some(array) = old_row {
-                                    picks[column][i] = (array, 0);
-                                }
-                            }
-                        }
-                    }
-                    if from != key {
-                        latest.insert(from, None);
-                    }
-                    latest.insert(key, Some(i));
-                    told_old = None;
-                }
-            }
-        }
-        let mut filled = Vec::with_capacity(columns);
-        for (column, picks) in picks.iter().enumerate() {
-            sources.clear();
-            sources.push(changes.rows.column(column).clone());
-            sources.extend(old_rows.iter().map(|row| row[column].clone()));
-            filled.push(interleave(&sources.iter().map(AsRef::as_ref).collect::<Vec<_>>(), picks)?);
-        }
-        RecordBatch::try_new(self.schema.clone(), filled)
-    }
-
-    /// Adds rows to a copy of this table.
-    ///
-    /// # Errors
-    /// When the rows do not have the table's columns.
-    pub fn copy(&self, copy: &mut TableCopy, batch: &RecordBatch) -> Result<(), ArrowError> {
-        let keys = self.key_codec.encode(batch)?;
-        let rows = self.row_codec.encode(batch)?;
-        copy.rows.reserve(batch.num_rows());
+    /// Adds rows to a copy beside the rows held.
+    pub(crate) fn gather(&self, beside: &mut Beside, batch: &RecordBatch) -> Result<(), ArrowError> {
+        let rows = RowCodec::whole(&self.schema)?.encode(batch)?;
+        let keys =
+            self.identity.key().map(|columns| RowCodec::new(&self.schema, columns)?.encode(batch)).transpose()?;
         for i in 0..batch.num_rows() {
-            let key = keys.row(i).data();
-            match copy.rows.entry_ref(key) {
-                EntryRef::Occupied(mut entry) if self.identity == Identity::WholeRow => entry.get_mut().count += 1,
-                EntryRef::Occupied(mut entry) => entry.get_mut().bytes = rows.row(i).data().into(),
-                EntryRef::Vacant(entry) => {
-                    entry.insert_with_key(key.into(), Row { bytes: rows.row(i).data().into(), count: 1 });
-                }
+            match &keys {
+                Some(keys) => match beside.rows.find(keys.row(i)) {
+                    Some(id) => beside.rows.set_payload(id, rows.row(i)),
+                    None => drop(beside.rows.insert(keys.row(i), rows.row(i), 1)),
+                },
+                None => drop(beside.rows.add(rows.row(i), 1)),
             }
         }
         Ok(())
     }
 
-    /// Puts the copy in the place of the rows held, and returns only what differs, in deltas of
-    /// bounded size. The first copy of a table differs in all its rows.
-    ///
-    /// # Errors
-    /// When the rows held can't be decoded, which would be a mistake of ours.
-    pub fn finish_copy(&mut self, copy: TableCopy) -> Result<Vec<Delta>, ArrowError> {
-        let old = std::mem::replace(&mut self.rows, copy.rows);
-        let mut deltas = Vec::new();
+    /// What differs between the rows held and a copy of them, in pieces.
+    pub(crate) fn compare(&self, held: &Arrangement, beside: &Beside) -> Result<Vec<Difference>, ArrowError> {
+        let copy = &beside.rows;
+        let mut differences: Vec<(Option<u32>, Option<u32>)> = Vec::new();
+        for id in held.ids() {
+            let now = copy.find(held.identity_of(id));
+            if now.is_none_or(|now| copy.payload(now) != held_payload(held, id) || *copy.value(now) != held.count(id)) {
+                differences.push((Some(id), now));
+            }
+        }
+        differences.extend(copy.ids().filter(|&id| held.find(copy.key(id)).is_none()).map(|id| (None, Some(id))));
+        let row_of = |id: u32| if self.identity.key().is_some() { copy.payload(id) } else { copy.key(id) };
+        let size = |&(old, new): &(Option<u32>, Option<u32>)| {
+            old.map_or(0, |id| held.row(id).len()) + new.map_or(0, |id| row_of(id).len())
+        };
+        Ok(pieces(differences.iter().map(size))
+            .into_iter()
+            .map(|piece| Difference(differences[piece].to_vec()))
+            .collect())
+    }
+
+    /// A piece of the difference as a delta.
+    pub(crate) fn difference(
+        &self,
+        held: &Arrangement,
+        beside: &Beside,
+        piece: &Difference,
+    ) -> Result<TableDelta, ArrowError> {
+        let copy = &beside.rows;
         let mut out = NetRows::default();
-        for (key, old_row) in &old {
-            match self.rows.get(key) {
-                Some(new) if new == old_row => {}
-                Some(new) if new.bytes == old_row.bytes => out.push(&new.bytes, new.count - old_row.count),
-                Some(new) => {
-                    out.push(&old_row.bytes, -old_row.count);
-                    out.push(&new.bytes, new.count);
-                }
-                None => out.push(&old_row.bytes, -old_row.count),
-            }
-            out.spill(COPY_DELTA_ROWS_MAX, &self.row_codec, &self.schema, &mut deltas)?;
-        }
-        for (key, new) in &self.rows {
-            if !old.contains_key(key) {
-                out.push(&new.bytes, new.count);
-                out.spill(COPY_DELTA_ROWS_MAX, &self.row_codec, &self.schema, &mut deltas)?;
+        for &(old, new) in &piece.0 {
+            if self.identity.key().is_some() {
+                out.replace(old.map(|id| held.row(id)), new.map(|id| copy.payload(id)));
+            } else {
+                let row = new.map_or_else(|| old.map_or(&[][..], |id| held.row(id)), |id| copy.key(id));
+                out.count(row, new.map_or(0, |id| *copy.value(id)) - old.map_or(0, |id| held.count(id)));
             }
         }
-        out.spill(1, &self.row_codec, &self.schema, &mut deltas)?;
-        Ok(deltas)
+        out.whole(held)
     }
 }
 
-/// Rows of bytes on their way to becoming a delta.
+/// Rows by which a copy and what is held differ, by their numbers there.
+pub(crate) struct Difference(Vec<(Option<u32>, Option<u32>)>);
+
+impl Beside {
+    pub(crate) fn new() -> Beside {
+        Beside { rows: Keyed::default() }
+    }
+}
+
+fn held_payload(held: &Arrangement, id: u32) -> &[u8] {
+    if held.key_codec().is_some() { held.row(id) } else { &[] }
+}
+
+/// The rows of a batch with one zero and one NaN, as they will come back from state.
+fn normal(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    batch_of(schema, batch.columns().iter().map(normalise).collect(), batch.num_rows())
+}
+
+/// Where the bytes of a row that came in this step are: which batch, which row.
+type Place = (usize, usize);
+
+/// One step of a table with a key.
+struct KeyedStep<'a> {
+    held: &'a Arrangement,
+    keys: Vec<EncodedRows>,
+    rows: Vec<EncodedRows>,
+    touched: Vec<Touched>,
+    by_key: HashTable<usize>,
+    hasher: DefaultHashBuilder,
+    truncated: bool,
+}
+
+/// A key that a step touches.
+struct Touched {
+    key: Place,
+    /// The row held before the step.
+    held: Option<u32>,
+    now: Now,
+}
+
+#[derive(Clone, Copy)]
+enum Now {
+    AsHeld,
+    Gone,
+    Row(Place),
+}
+
+impl<'a> KeyedStep<'a> {
+    fn new(held: &'a Arrangement) -> KeyedStep<'a> {
+        KeyedStep {
+            held,
+            keys: Vec::new(),
+            rows: Vec::new(),
+            touched: Vec::new(),
+            by_key: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            truncated: false,
+        }
+    }
+
+    /// What the step knows of a key; looked up in the rows held at its first touch.
+    fn touch(&mut self, place: Place) -> usize {
+        let key = self.keys[place.0].row(place.1);
+        let hash = self.hasher.hash_one(key);
+        let (keys, touched) = (&self.keys, &self.touched);
+        if let Some(&found) = self.by_key.find(hash, |&i| keys[touched[i].key.0].row(touched[i].key.1) == key) {
+            return found;
+        }
+        let held = self.held.find(key);
+        let now = if self.truncated { Now::Gone } else { Now::AsHeld };
+        self.touched.push(Touched { key: place, held, now });
+        let (keys, touched, hasher) = (&self.keys, &self.touched, &self.hasher);
+        let hash_of = |&i: &usize| hasher.hash_one(keys[touched[i].key.0].row(touched[i].key.1));
+        self.by_key.insert_unique(hash, touched.len() - 1, hash_of);
+        touched.len() - 1
+    }
+
+    fn row_now(&self, touched: usize) -> Option<&[u8]> {
+        let touched = &self.touched[touched];
+        match touched.now {
+            Now::AsHeld => touched.held.map(|id| self.held.row(id)),
+            Now::Gone => None,
+            Now::Row((batch, row)) => Some(self.rows[batch].row(row)),
+        }
+    }
+
+    fn apply(mut self, table: &Table, changes: &[&Changes]) -> Result<Vec<TableDelta>, ArrowError> {
+        let codec =
+            self.held.key_codec().ok_or_else(|| ArrowError::InvalidArgumentError("a table with a key".to_owned()))?;
+        for changes in changes {
+            self.keys.push(codec.encode(&changes.rows)?);
+            self.rows.push(self.held.codec().encode(&changes.rows)?);
+        }
+        // What updates left out is filled in from the row as it is at that moment.
+        self.rows.push(EncodedRows::default());
+        for (batch, changes) in changes.iter().enumerate() {
+            let mut unchanged = changes.unchanged.iter().peekable();
+            let mut moved_from: Option<usize> = None;
+            for (i, op) in changes.ops.iter().enumerate() {
+                if *op == Op::Truncate {
+                    self.truncated = true;
+                    self.touched.iter_mut().for_each(|touched| touched.now = Now::Gone);
+                    continue;
+                }
+                let touched = self.touch((batch, i));
+                match op {
+                    Op::Delete => self.touched[touched].now = Now::Gone,
+                    Op::OldKey => moved_from = Some(touched),
+                    _ => {
+                        let mut left_out = Vec::new();
+                        while let Some((_, column)) = unchanged.next_if(|(row, _)| *row as usize == i) {
+                            left_out.push(*column as usize);
+                        }
+                        let from = moved_from.take().unwrap_or(touched);
+                        let place = match self.row_now(from) {
+                            Some(old) if !left_out.is_empty() => {
+                                let mut row = Vec::new();
+                                self.held.codec().patch(self.rows[batch].row(i), old, &left_out, &mut row);
+                                let last = self.rows.len() - 1;
+                                self.rows[last].push(&row);
+                                (last, self.rows[last].len() - 1)
+                            }
+                            _ => (batch, i),
+                        };
+                        self.touched[from].now = Now::Gone;
+                        self.touched[touched].now = Now::Row(place);
+                    }
+                }
+            }
+        }
+        if let [only] = changes
+            && self.is_all_new(only)
+        {
+            return self.inserts(table, only);
+        }
+        self.net()
+    }
+
+    /// Whether every change is a row of a key that was not there, each once: then the batch is the
+    /// delta.
+    fn is_all_new(&self, changes: &Changes) -> bool {
+        let is_new = |(i, touched): (usize, &Touched)| {
+            touched.held.is_none() && matches!(touched.now, Now::Row(place) if place == (0, i))
+        };
+        !self.truncated && self.touched.len() == changes.ops.len() && self.touched.iter().enumerate().all(is_new)
+    }
+
+    fn inserts(&self, table: &Table, changes: &Changes) -> Result<Vec<TableDelta>, ArrowError> {
+        let batch = normal(&table.schema, &changes.rows)?;
+        let rows = &self.rows[0];
+        let cut = pieces(rows.iter().map(<[u8]>::len));
+        cut.into_iter()
+            .map(|piece| {
+                let delta = Delta::inserts(batch.slice(piece.start, piece.len())).net();
+                let moves = (0..piece.len()).map(|new| Move { old: None, new: Some(new) }).collect();
+                let mut encoded = EncodedRows::default();
+                piece.for_each(|i| encoded.push(rows.row(i)));
+                Ok(TableDelta { delta, rows: encoded, moves: Some(moves) })
+            })
+            .collect()
+    }
+
+    fn net(&self) -> Result<Vec<TableDelta>, ArrowError> {
+        let mut out = NetRows::default();
+        for (i, touched) in self.touched.iter().enumerate() {
+            let (old, new) = (touched.held.map(|id| self.held.row(id)), self.row_now(i));
+            if old != new {
+                out.replace(old, new);
+            }
+        }
+        if self.truncated {
+            let touched: std::collections::HashSet<u32> =
+                self.touched.iter().filter_map(|touched| touched.held).collect();
+            self.held
+                .ids()
+                .filter(|id| !touched.contains(id))
+                .for_each(|id| out.replace(Some(self.held.row(id)), None));
+        }
+        out.pieces(self.held)
+    }
+}
+
+/// One step of a table whose rows are told apart only by all of them.
+struct BagStep<'a> {
+    held: &'a Arrangement,
+    rows: Vec<EncodedRows>,
+    touched: Vec<(Place, i64)>,
+    by_row: HashTable<usize>,
+    hasher: DefaultHashBuilder,
+    truncated: bool,
+}
+
+impl<'a> BagStep<'a> {
+    fn new(held: &'a Arrangement) -> BagStep<'a> {
+        BagStep {
+            held,
+            rows: Vec::new(),
+            touched: Vec::new(),
+            by_row: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            truncated: false,
+        }
+    }
+
+    fn held_count(&self, row: &[u8]) -> i64 {
+        self.held.find(row).map_or(0, |id| self.held.count(id))
+    }
+
+    /// Adds to the count of a row; a row that is not there can't go.
+    fn count(&mut self, place: Place, by: i64) {
+        let row = self.rows[place.0].row(place.1);
+        let hash = self.hasher.hash_one(row);
+        let (rows, touched) = (&self.rows, &self.touched);
+        let found = self.by_row.find(hash, |&i| rows[touched[i].0.0].row(touched[i].0.1) == row).copied();
+        let i = match found {
+            Some(found) => found,
+            None => {
+                let net = if self.truncated { -self.held_count(row) } else { 0 };
+                self.touched.push((place, net));
+                let (rows, touched, hasher) = (&self.rows, &self.touched, &self.hasher);
+                self.by_row.insert_unique(hash, touched.len() - 1, |&i| {
+                    hasher.hash_one(rows[touched[i].0.0].row(touched[i].0.1))
+                });
+                touched.len() - 1
+            }
+        };
+        let held = self.held_count(self.rows[place.0].row(place.1));
+        let net = &mut self.touched[i].1;
+        if held + *net + by >= 0 {
+            *net += by;
+        }
+    }
+
+    fn apply(mut self, _: &Table, changes: &[&Changes]) -> Result<Vec<TableDelta>, ArrowError> {
+        for changes in changes {
+            self.rows.push(self.held.codec().encode(&changes.rows)?);
+        }
+        self.rows.push(EncodedRows::default());
+        for (batch, changes) in changes.iter().enumerate() {
+            let mut unchanged = changes.unchanged.iter().peekable();
+            let mut told_old: Option<usize> = None;
+            for (i, op) in changes.ops.iter().enumerate() {
+                match op {
+                    Op::Truncate => {
+                        self.truncated = true;
+                        for touched in 0..self.touched.len() {
+                            let (batch, row) = self.touched[touched].0;
+                            self.touched[touched].1 = -self.held_count(self.rows[batch].row(row));
+                        }
+                    }
+                    Op::Delete => self.count((batch, i), -1),
+                    Op::OldKey => {
+                        told_old = Some(i);
+                        self.count((batch, i), -1);
+                    }
+                    Op::Insert | Op::Update => {
+                        let mut left_out = Vec::new();
+                        while let Some((_, column)) = unchanged.next_if(|(row, _)| *row as usize == i) {
+                            left_out.push(*column as usize);
+                        }
+                        let place = match told_old.take() {
+                            // The log tells all of the old row.
+                            Some(old) if !left_out.is_empty() => {
+                                let mut row = Vec::new();
+                                let told = &self.rows[batch];
+                                self.held.codec().patch(told.row(i), told.row(old), &left_out, &mut row);
+                                let last = self.rows.len() - 1;
+                                self.rows[last].push(&row);
+                                (last, self.rows[last].len() - 1)
+                            }
+                            _ => (batch, i),
+                        };
+                        self.count(place, 1);
+                    }
+                }
+            }
+        }
+        let mut out = NetRows::default();
+        for ((batch, row), net) in &self.touched {
+            out.count(self.rows[*batch].row(*row), *net);
+        }
+        if self.truncated {
+            let touched: std::collections::HashSet<u32> = self
+                .touched
+                .iter()
+                .filter_map(|((batch, row), _)| self.held.find(self.rows[*batch].row(*row)))
+                .collect();
+            self.held
+                .ids()
+                .filter(|id| !touched.contains(id))
+                .for_each(|id| out.count(self.held.row(id), -self.held.count(id)));
+        }
+        out.pieces(self.held)
+    }
+}
+
+/// Rows of bytes on their way to becoming deltas.
 #[derive(Default)]
 struct NetRows<'a> {
     rows: Vec<&'a [u8]>,
     weights: Vec<i64>,
+    /// Of a table with a key: the places of the rows of one key.
+    moves: Vec<Move>,
 }
 
 impl<'a> NetRows<'a> {
-    fn push(&mut self, row: &'a [u8], weight: i64) {
-        self.rows.push(row);
-        self.weights.push(weight);
+    /// The row of a key that goes, and the one that comes.
+    fn replace(&mut self, old: Option<&'a [u8]>, new: Option<&'a [u8]>) {
+        let mut push = |row: Option<&'a [u8]>, weight: i64| {
+            row.map(|row| {
+                self.rows.push(row);
+                self.weights.push(weight);
+                self.rows.len() - 1
+            })
+        };
+        let each = Move { old: push(old, -1), new: push(new, 1) };
+        if each.old.is_some() || each.new.is_some() {
+            self.moves.push(each);
+        }
     }
 
-    fn consolidate(&mut self) {
-        let mut net: HashMap<&[u8], i64> = HashMap::new();
-        for (row, weight) in self.rows.drain(..).zip(self.weights.drain(..)) {
-            *net.entry(row).or_default() += weight;
+    fn count(&mut self, row: &'a [u8], by: i64) {
+        if by != 0 {
+            self.rows.push(row);
+            self.weights.push(by);
         }
-        (self.rows, self.weights) = net.into_iter().filter(|&(_, weight)| weight != 0).unzip();
     }
 
-    fn decode(&self, codec: &RowCodec, schema: &SchemaRef) -> Result<Delta, ArrowError> {
-        if self.rows.is_empty() {
-            return Ok(Delta::empty(schema.clone()));
+    /// As deltas of bounded size; the rows of one key stay together.
+    fn pieces(self, held: &Arrangement) -> Result<Vec<TableDelta>, ArrowError> {
+        if self.moves.is_empty() {
+            let cut = pieces(self.rows.iter().map(|row| row.len()));
+            return cut
+                .into_iter()
+                .map(|piece| delta_of(held, &self.rows[piece.clone()], self.weights[piece].to_vec(), None))
+                .collect();
         }
-        let batch = codec.decode_batch(schema, self.rows.iter().copied(), self.rows.len())?;
-        Ok(Delta::new(batch, self.weights.clone()))
+        let size =
+            |each: &Move| each.old.map_or(0, |i| self.rows[i].len()) + each.new.map_or(0, |i| self.rows[i].len());
+        let cut = pieces(self.moves.iter().map(size));
+        cut.into_iter()
+            .map(|piece| {
+                let moves = &self.moves[piece];
+                // Each move's rows lie side by side, and moves in order.
+                let start = moves.iter().find_map(|each| each.old.or(each.new)).unwrap_or(0);
+                let end = moves.iter().rev().find_map(|each| each.new.or(each.old)).map_or(start, |last| last + 1);
+                let shifted = moves
+                    .iter()
+                    .map(|each| Move { old: each.old.map(|i| i - start), new: each.new.map(|i| i - start) });
+                delta_of(held, &self.rows[start..end], self.weights[start..end].to_vec(), Some(shifted.collect()))
+            })
+            .collect()
     }
 
-    fn spill(&mut self, at: usize, codec: &RowCodec, schema: &SchemaRef, out: &mut Vec<Delta>) -> Result<(), ArrowError> {
-        if self.rows.len() >= at {
-            out.push(self.decode(codec, schema)?);
-            self.rows.clear();
-            self.weights.clear();
+    /// As one delta.
+    fn whole(self, held: &Arrangement) -> Result<TableDelta, ArrowError> {
+        let moves = (!self.moves.is_empty()).then_some(self.moves);
+        delta_of(held, &self.rows, self.weights, moves)
+    }
+}
+
+fn delta_of(
+    held: &Arrangement,
+    rows: &[&[u8]],
+    weights: Vec<i64>,
+    moves: Option<Vec<Move>>,
+) -> Result<TableDelta, ArrowError> {
+    let delta = Delta::new(held.decode(rows)?, weights).net();
+    let mut encoded = EncodedRows::default();
+    rows.iter().for_each(|row| encoded.push(row));
+    Ok(TableDelta { delta, rows: encoded, moves })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Kit, check};
+    use expect_test::expect;
+
+    #[test]
+    fn a_table_says_what_is_net() {
+        check(
+            |kit| kit.all(kit.c),
+            "+c(1, ann) +c(2, bob); +c(1, ann); ~c(1, eve) ~c(1, ann); +c(1, eve) -c(2); <c(1) ~c(3, eve); -c(9); -c(3) +c(3, eve); !c(0) +c(3, eve) +c(4, x); !c(0)",
+            &expect![[r#"
+                1: +(1, ann) +(2, bob)
+                4: -(1, ann) +(1, eve) -(2, bob)
+                5: -(1, eve) +(3, eve)
+                8: +(4, x)
+                9: -(3, eve) -(4, x)
+            "#]],
+        );
+    }
+
+    #[test]
+    fn whole_rows_are_counted() {
+        check(
+            |kit| kit.all(kit.l),
+            "+l(1, x) +l(1, x) +l(2, _); -l(1, x); -l(7, y) -l(2, _) -l(2, _) +l(2, _); <l(1, x) ~l(1, y); !l(0) +l(1, y) +l(3, z)",
+            &expect![[r#"
+                1: +2(1, x) +(2, _)
+                2: -(1, x)
+                4: -(1, x) +(1, y)
+                5: -(2, _) +(3, z)
+            "#]],
+        );
+    }
+
+    /// Values that an update leaves out are those of the row at that moment, also one that came in
+    /// the same batch, also under another key.
+    #[test]
+    fn what_an_update_leaves_out_is_filled_in() {
+        let mut kit = Kit::new();
+        let input = kit.all(kit.c);
+        kit.dataflow.serve("p", &input, crate::projection::ProjectionKey::Derived(vec![0]));
+        let mut program = crate::Program::new(kit.dataflow).expect("a program");
+        let mut client = crate::testing::Client::default();
+        let mut play = |text: &str, unchanged: Vec<(u32, u32)>| {
+            let parts: Vec<(crate::TableId, Changes)> = crate::testing::changes(&program, text);
+            let rows =
+                arrow::compute::concat_batches(&parts[0].1.rows.schema(), parts.iter().map(|(_, part)| &part.rows))
+                    .expect("one table");
+            let ops = parts.iter().flat_map(|(_, part)| part.ops.clone()).collect();
+            program.apply(&[(parts[0].0, Changes { rows, ops, unchanged })]).expect("a step");
+            let published = program.publish().expect("an epoch");
+            let parts = published.iter().flat_map(|(_, published)| match published {
+                crate::Published::Diff(parts) => parts.clone(),
+                crate::Published::KeyConflict { .. } => Vec::new(),
+            });
+            client.take(&parts.collect::<Vec<_>>())
+        };
+        assert_eq!(play("+c(1, ann) ~c(1, _)", vec![(1, 1)]), "+(1, ann)");
+        assert_eq!(play("<c(1) ~c(2, _)", vec![(1, 1)]), "-(1, ann) +(2, ann)");
+        assert_eq!(play("<c(2) ~c(3, _) <c(3) ~c(4, _) ~c(4, _)", vec![(1, 1), (3, 1), (4, 1)]), "-(2, ann) +(4, ann)");
+        assert_eq!(play("~c(4, _)", vec![]), "+(4, _) -(4, ann)");
+        assert_eq!(play("!c(0) ~c(4, _)", vec![(1, 1)]), "", "of a row that went nothing is left");
+    }
+
+    /// A table that is only appended to keeps nothing, and can be joined and counted all the same.
+    #[test]
+    fn appended_rows_are_not_kept() {
+        let mut kit = Kit::new();
+        let schema = kit.dataflow.schema(kit.l).clone();
+        let log = kit.dataflow.table("log", schema, Identity::AppendOnly);
+        let input = kit.all(log);
+        kit.dataflow.serve("p", &input, crate::projection::ProjectionKey::WholeRow);
+        let mut program = crate::Program::new(kit.dataflow).expect("a program");
+        let table = program.table_id("log").expect("the table");
+        for _ in 0..2 {
+            let rows = crate::testing::changes(&program, "+l(1, x)").remove(0).1;
+            program.apply(&[(table, rows)]).expect("a step");
+            assert_eq!(program.publish().expect("an epoch").len(), 1);
         }
-        Ok(())
+        assert_eq!(program.table_rows(table), 0);
+        let update = crate::testing::changes(&program, "-l(1, x)").remove(0).1;
+        assert!(program.apply(&[(table, update)]).is_err(), "the source promised not to");
+    }
+
+    /// A copy beside the rows held: only what differs is said.
+    #[test]
+    fn a_copy_is_compared() {
+        for (table, first, second, told) in [
+            (
+                "c",
+                "+c(1, ann) +c(2, bob) +c(3, eve)",
+                "+c(1, ann) +c(2, bo) +c(4, x)",
+                "+(2, bo) -(2, bob) -(3, eve) +(4, x)",
+            ),
+            ("l", "+l(1, x) +l(1, x) +l(2, y)", "+l(1, x) +l(3, z) +l(3, z)", "-(1, x) -(2, y) +2(3, z)"),
+        ] {
+            let mut kit = Kit::new();
+            let input = kit.all(if table == "c" { kit.c } else { kit.l });
+            kit.dataflow.serve("p", &input, crate::projection::ProjectionKey::WholeRow);
+            let mut program = crate::Program::new(kit.dataflow).expect("a program");
+            let id = program.table_id(table).expect("the table");
+            let mut client = crate::testing::Client::default();
+            for (rows, expected) in [(first, None), (second, Some(told)), (second, Some(""))] {
+                let mut copy = program.begin_copy(id);
+                for (_, part) in crate::testing::changes(&program, rows) {
+                    program.copy(id, &mut copy, part.rows).expect("rows");
+                }
+                program.finish_copy(id, copy).expect("a copy");
+                let mut said = String::new();
+                for (_, published) in program.publish().expect("an epoch") {
+                    let crate::Published::Diff(parts) = published else { panic!("no key") };
+                    said = client.take(&parts);
+                }
+                if let Some(expected) = expected {
+                    let sorted = |text: &str| {
+                        let mut words: Vec<String> =
+                            text.split_inclusive(')').map(|word| word.trim().to_owned()).collect();
+                        words.sort();
+                        words
+                    };
+                    assert_eq!(sorted(&said), sorted(expected));
+                }
+            }
+        }
     }
 }

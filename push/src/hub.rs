@@ -13,7 +13,7 @@ use arrow::array::ArrayRef;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use imbl::OrdMap;
-use pipeline::{Delta, Epoch, Position};
+use pipeline::{DiffPart, Epoch, Position};
 use tokio::sync::watch;
 
 use crate::json::write_row;
@@ -121,8 +121,8 @@ pub enum Change {
 /// What a projection publishes at the end of an epoch.
 #[derive(Debug)]
 pub enum Publication {
-    /// Its net change.
-    Diff(Delta),
+    /// Its net change, which may be nothing.
+    Diff(Vec<DiffPart>),
     /// It can't be served until something is put right.
     Failed(String),
 }
@@ -143,7 +143,10 @@ type AfterLook = Box<dyn Fn(&Hub) + Send>;
 struct State {
     stamp: Stamp,
     rows: Vec<Rows>,
-    failed: Vec<Option<Arc<str>>>,
+    /// Whether a projection's rows are there. Until then it has none to show, which is not the same
+    /// as having none.
+    is_ready: Vec<bool>,
+    failed: BTreeMap<ProjectionId, Arc<str>>,
     log: VecDeque<Arc<Record>>,
     log_bytes: usize,
     log_bytes_max: usize,
@@ -155,8 +158,8 @@ pub struct Since {
     pub stamp: Stamp,
     /// The epochs in between that changed anything; `None` when the log does not reach back.
     pub records: Option<Vec<Arc<Record>>>,
-    /// The rows asked for, as they are now.
-    pub images: Vec<Rows>,
+    /// The rows asked for, as they are now; `None` for a projection that is not ready.
+    pub images: Vec<Option<Rows>>,
     /// Why a projection can't be served, for those that can't.
     pub failed: BTreeMap<ProjectionId, Arc<str>>,
 }
@@ -175,7 +178,8 @@ impl Hub {
         let state = State {
             stamp: Stamp::default(),
             rows: vec![Rows::new(); count],
-            failed: vec![None; count],
+            is_ready: vec![false; count],
+            failed: BTreeMap::new(),
             log: VecDeque::new(),
             log_bytes: 0,
             log_bytes_max,
@@ -207,7 +211,8 @@ impl Hub {
         self.changed.subscribe()
     }
 
-    /// Makes an epoch visible: all of it at once.
+    /// Makes an epoch visible: all of it at once. A projection is ready from its first diff on, which
+    /// may be empty.
     ///
     /// # Panics
     /// When epochs do not ascend, which would be a mistake of ours.
@@ -217,11 +222,14 @@ impl Hub {
         let mut failed = Vec::new();
         for (id, publication) in publications {
             match publication {
-                Publication::Diff(delta) => changes.push((id, Arc::new(encode(&self.projections[id.0], &delta)))),
+                Publication::Diff(parts) => changes.push((id, Arc::new(encode(&self.projections[id.0], &parts)))),
                 Publication::Failed(reason) => failed.push((id, Arc::from(reason))),
             }
         }
-        let bytes = changes.iter().map(|(_, changes)| changes.json.len() * 2 + changes.rows.len() * size_of::<Change>()).sum::<usize>()
+        let bytes = changes
+            .iter()
+            .map(|(_, changes)| changes.json.len() * 2 + changes.rows.len() * size_of::<Change>())
+            .sum::<usize>()
             + size_of::<Record>();
         let epoch = stamp.epoch;
         let dropped = {
@@ -229,11 +237,12 @@ impl Hub {
             assert!(state.stamp.epoch < epoch, "epoch {epoch} behind {}", state.stamp.epoch);
             state.stamp = stamp.clone();
             for (id, changes) in &changes {
-                state.failed[id.0] = None;
+                state.failed.remove(id);
+                state.is_ready[id.0] = true;
                 apply(&mut state.rows[id.0], &changes.rows);
             }
             for (id, reason) in failed {
-                state.failed[id.0] = Some(reason);
+                state.failed.insert(id, reason);
             }
             state.log_bytes += bytes;
             state.log.push_back(Arc::new(Record { stamp, changes, bytes }));
@@ -253,14 +262,15 @@ impl Hub {
     #[must_use]
     pub fn since(&self, epoch: Epoch, images: &[ProjectionId]) -> Since {
         let state = self.lock();
-        let reaches_back = epoch == state.stamp.epoch || state.log.front().is_some_and(|oldest| oldest.stamp.epoch <= epoch.next());
+        let reaches_back =
+            epoch == state.stamp.epoch || state.log.front().is_some_and(|oldest| oldest.stamp.epoch <= epoch.next());
         let records = reaches_back.then(|| {
             let first = state.log.partition_point(|record| record.stamp.epoch <= epoch);
             state.log.range(first..).cloned().collect()
         });
-        let failed = state.failed.iter().enumerate().filter_map(|(i, why)| why.clone().map(|why| (ProjectionId(i), why))).collect();
-        let images = images.iter().map(|id| state.rows[id.0].clone()).collect();
-        let since = Since { stamp: state.stamp.clone(), records, images, failed };
+        let image = |id: &ProjectionId| state.is_ready[id.0].then(|| state.rows[id.0].clone());
+        let images = images.iter().map(image).collect();
+        let since = Since { stamp: state.stamp.clone(), records, images, failed: state.failed.clone() };
         drop(state);
         #[cfg(test)]
         self.looked();
@@ -286,10 +296,22 @@ impl Hub {
         self.lock().rows.iter().map(OrdMap::len).collect()
     }
 
+    /// Whether each projection is ready.
+    #[must_use]
+    pub fn are_ready(&self) -> Vec<bool> {
+        self.lock().is_ready.clone()
+    }
+
     /// Where the hub is now.
     #[must_use]
     pub fn stamp(&self) -> Stamp {
         self.lock().stamp.clone()
+    }
+
+    /// For tests that begin with empty projections.
+    #[cfg(test)]
+    pub(crate) fn make_ready(&self) {
+        self.lock().is_ready.fill(true);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -320,49 +342,51 @@ fn apply(rows: &mut Rows, changes: &[Change]) {
     }
 }
 
-/// Encodes a consolidated delta, each row once.
-fn encode(projection: &Projection, delta: &Delta) -> Changes {
-    let columns = delta.batch.columns();
-    // One buffer for the whole epoch, cut into slices that share it.
-    let mut buffer: Vec<u8> = Vec::with_capacity(delta.len() * 64);
-    let mut spans: Vec<(usize, usize, usize)> = Vec::with_capacity(delta.len());
-    for row in 0..delta.len() {
-        let start = buffer.len();
-        if let Some(key) = &projection.key {
-            write_row(&mut buffer, key.iter().map(|&column| &columns[column]), row);
-        }
-        let middle = buffer.len();
-        // Of a row that goes, where there is a key, only the key is told.
-        if delta.weights[row] > 0 || projection.key.is_none() {
-            write_row(&mut buffer, columns.iter().collect::<Vec<&ArrayRef>>(), row);
-        }
-        spans.push((start, middle, buffer.len()));
-    }
-    let buffer = Bytes::from(buffer);
-    let mut rows: Vec<Change> = Vec::with_capacity(delta.len());
-    if projection.key.is_none() {
-        rows.extend(spans.iter().zip(&delta.weights).map(|(&(_, start, end), &by)| Change::Count { row: buffer.slice(start..end), by }));
-    } else {
-        let mut by_key: BTreeMap<&[u8], usize> = BTreeMap::new();
-        for (row, &(start, middle, end)) in spans.iter().enumerate() {
-            let key = buffer.slice(start..middle);
-            let change =
-                if delta.weights[row] > 0 { Change::Insert { key, row: buffer.slice(middle..end) } } else { Change::Delete { key } };
-            match by_key.get(&buffer[start..middle]) {
-                // The old and the new row of one key, in either order: the new one is what counts.
-                Some(&earlier) => {
-                    for change in [rows[earlier].clone(), change] {
-                        if let Change::Insert { key, row } = change {
-                            rows[earlier] = Change::Update { key, row };
-                        }
-                    }
-                }
-                None => {
-                    by_key.insert(&buffer[start..middle], rows.len());
-                    rows.push(change);
-                }
+/// Encodes what an epoch changes, each row once.
+fn encode(projection: &Projection, parts: &[DiffPart]) -> Changes {
+    let mut rows: Vec<Change> = Vec::with_capacity(parts.iter().map(|part| part.weights.len()).sum());
+    for part in parts {
+        let columns = part.batch.columns();
+        // One buffer for the part, cut into slices that share it.
+        let mut buffer: Vec<u8> = Vec::with_capacity(part.weights.len() * 64);
+        let whole_row =
+            |buffer: &mut Vec<u8>, row: usize| write_row(buffer, columns.iter().collect::<Vec<&ArrayRef>>(), row);
+        let Some(key) = &projection.key else {
+            let mut ends = Vec::with_capacity(part.weights.len());
+            for row in 0..part.weights.len() {
+                let start = buffer.len();
+                whole_row(&mut buffer, row);
+                ends.push((start, buffer.len()));
             }
+            let buffer = Bytes::from(buffer);
+            rows.extend(
+                ends.iter()
+                    .zip(&part.weights)
+                    .map(|(&(start, end), &by)| Change::Count { row: buffer.slice(start..end), by }),
+            );
+            continue;
+        };
+        let mut spans: Vec<(usize, usize, usize)> = Vec::with_capacity(part.pairs.len());
+        for pair in &part.pairs {
+            let Some(either) = pair.new.or(pair.old) else { continue };
+            let start = buffer.len();
+            write_row(&mut buffer, key.iter().map(|&column| &columns[column]), either as usize);
+            let middle = buffer.len();
+            // Of a row that goes only the key is told.
+            if let Some(new) = pair.new {
+                whole_row(&mut buffer, new as usize);
+            }
+            spans.push((start, middle, buffer.len()));
         }
+        let buffer = Bytes::from(buffer);
+        rows.extend(spans.iter().zip(&part.pairs).map(|(&(start, middle, end), pair)| {
+            let (key, row) = (buffer.slice(start..middle), buffer.slice(middle..end));
+            match (pair.old, pair.new) {
+                (_, None) => Change::Delete { key },
+                (None, Some(_)) => Change::Insert { key, row },
+                (Some(_), Some(_)) => Change::Update { key, row },
+            }
+        }));
     }
     let json = Bytes::from(diff_members(rows.iter()));
     Changes { rows, json }
@@ -418,11 +442,18 @@ pub fn diff_members<'a>(changes: impl Iterator<Item = &'a Change>) -> Vec<u8> {
 pub fn merge<'a>(changes: impl Iterator<Item = &'a Changes>) -> Vec<Change> {
     let mut net: BTreeMap<&Bytes, Change> = BTreeMap::new();
     for change in changes.flat_map(|changes| &changes.rows) {
-        let (Change::Insert { key, .. } | Change::Update { key, .. } | Change::Delete { key } | Change::Count { row: key, .. }) = change;
+        let (Change::Insert { key, .. }
+        | Change::Update { key, .. }
+        | Change::Delete { key }
+        | Change::Count { row: key, .. }) = change;
         let merged = match (net.get(key), change) {
             (Some(Change::Insert { .. }), Change::Delete { .. }) => None,
-            (Some(Change::Insert { .. }), Change::Update { key, row }) => Some(Change::Insert { key: key.clone(), row: row.clone() }),
-            (Some(Change::Delete { .. }), Change::Insert { key, row }) => Some(Change::Update { key: key.clone(), row: row.clone() }),
+            (Some(Change::Insert { .. }), Change::Update { key, row }) => {
+                Some(Change::Insert { key: key.clone(), row: row.clone() })
+            }
+            (Some(Change::Delete { .. }), Change::Insert { key, row }) => {
+                Some(Change::Update { key: key.clone(), row: row.clone() })
+            }
             (Some(Change::Count { by: so_far, .. }), Change::Count { row, by }) => {
                 Some(Change::Count { row: row.clone(), by: so_far + by }).filter(|_| so_far + by != 0)
             }
@@ -443,7 +474,7 @@ mod tests {
 
     use expect_test::{Expect, expect};
 
-    use crate::testing::{ample_hub, fail, hub, projection, publish, stamp, text};
+    use crate::testing::{ample_hub, fail, hub, not_ready, projection, publish, ready, stamp, text};
 
     /// The rows of both projections after these epochs, a line each, and what each epoch is sent as.
     fn check(epochs: &[&str], expected: Expect) {
@@ -459,7 +490,7 @@ mod tests {
         let since = hub.since(hub.stamp().epoch, &[ProjectionId(0), ProjectionId(1)]);
         for (projection, rows) in hub.projections().iter().zip(&since.images) {
             let _ = write!(told, "{}:", projection.name);
-            for (key, Row { json, count }) in rows {
+            for (key, Row { json, count }) in rows.as_ref().expect("it is ready") {
                 let _ = write!(told, " {}={}*{count}", text(key), text(json));
             }
             told.push('\n');
@@ -533,7 +564,8 @@ mod tests {
             let _ = write!(told, "at {epoch}:");
             for from in 0..=epoch {
                 let records = hub.since(Epoch(from), &[]).records;
-                let epochs = records.map(|records| records.iter().map(|record| record.stamp.epoch.0).collect::<Vec<_>>());
+                let epochs =
+                    records.map(|records| records.iter().map(|record| record.stamp.epoch.0).collect::<Vec<_>>());
                 let _ = write!(told, " {from}→{}", epochs.map_or("images".to_owned(), |epochs| format!("{epochs:?}")));
             }
             told.push('\n');
@@ -610,7 +642,10 @@ mod tests {
     #[test]
     fn projections_are_found_by_name_and_counted() {
         let hub = ample_hub();
-        assert_eq!((hub.find("keyed"), hub.find("bag"), hub.find("none")), (Some(ProjectionId(0)), Some(ProjectionId(1)), None));
+        assert_eq!(
+            (hub.find("keyed"), hub.find("bag"), hub.find("none")),
+            (Some(ProjectionId(0)), Some(ProjectionId(1)), None)
+        );
         publish(&hub, 1, "+keyed(1,ann) +keyed(2,bob) +2bag(5,x)");
         assert_eq!(hub.row_counts(), [2, 1]);
     }
@@ -620,7 +655,13 @@ mod tests {
     #[test]
     fn a_failure_is_told_until_the_next_diff() {
         let hub = ample_hub();
-        let failed = || hub.since(hub.stamp().epoch, &[]).failed.into_iter().map(|(id, why)| (id.0, why.to_string())).collect::<Vec<_>>();
+        let failed = || {
+            hub.since(hub.stamp().epoch, &[])
+                .failed
+                .into_iter()
+                .map(|(id, why)| (id.0, why.to_string()))
+                .collect::<Vec<_>>()
+        };
         publish(&hub, 1, "+keyed(1,ann) +bag(5,x)");
         fail(&hub, 2, "keyed", "two rows have the key id = 1");
         assert_eq!(failed(), [(0, "two rows have the key id = 1".to_owned())]);
@@ -628,6 +669,32 @@ mod tests {
         assert_eq!(failed().len(), 1);
         publish(&hub, 4, "+keyed(2,bob)");
         assert_eq!((failed(), hub.row_counts()), (Vec::new(), vec![2, 2]));
+    }
+
+    /// Before its first diff a projection has no rows to show, which is not the same as having none.
+    /// That it fails does not make it ready, nor does it take back that it is.
+    #[test]
+    fn a_projection_is_ready_from_its_first_diff_on() {
+        let hub = not_ready(1 << 20);
+        let shown = || {
+            hub.since(hub.stamp().epoch, &[ProjectionId(0), ProjectionId(1)])
+                .images
+                .into_iter()
+                .map(|rows| rows.map(|rows| rows.len()))
+        };
+        let check = |expected: [Option<usize>; 2]| {
+            assert_eq!(shown().collect::<Vec<_>>(), expected);
+            assert_eq!(hub.are_ready(), expected.map(|rows| rows.is_some()));
+        };
+        check([None, None]);
+        publish(&hub, 1, "+bag(5,x)");
+        check([None, Some(1)]);
+        fail(&hub, 2, "keyed", "two rows have the key id = 1");
+        check([None, Some(1)]);
+        ready(&hub, 3, "keyed");
+        check([Some(0), Some(1)]);
+        fail(&hub, 4, "bag", "two rows have the key id = 5");
+        check([Some(0), Some(1)]);
     }
 
     /// What these epochs are together, for a client that missed all but the first.
@@ -643,7 +710,10 @@ mod tests {
     #[test]
     fn several_epochs_merge_to_their_net() {
         check_merged(&[""], "");
-        check_merged(&["+keyed(1,ann)", "-keyed(1,ann) +keyed(1,eve)", "-keyed(1,eve) +keyed(1,joe)"], r#""upsert":[[1,"joe"]]"#);
+        check_merged(
+            &["+keyed(1,ann)", "-keyed(1,ann) +keyed(1,eve)", "-keyed(1,eve) +keyed(1,joe)"],
+            r#""upsert":[[1,"joe"]]"#,
+        );
         check_merged(&["+keyed(1,ann)", "-keyed(1,ann) +keyed(1,eve)", "-keyed(1,eve)"], r#""delete":[[1]]"#);
         check_merged(&["", "+keyed(1,ann)", "-keyed(1,ann) +keyed(1,eve)"], r#""upsert":[[1,"eve"]]"#);
         check_merged(&["+bag(5,x)", "+2bag(5,x) +bag(6,y)", "-bag(5,x)", "-bag(5,x) -bag(6,y)"], "");
@@ -680,7 +750,7 @@ mod tests {
                 Change::Delete { key } => &**key,
             })
             .collect();
-        let served: Vec<&[u8]> = since.images.iter().flat_map(OrdMap::values).map(|row| &*row.json).collect();
+        let served: Vec<&[u8]> = since.images.iter().flatten().flat_map(OrdMap::values).map(|row| &*row.json).collect();
         assert_eq!(served, logged);
         assert!(served.iter().zip(&logged).all(|(served, logged)| served.as_ptr() != logged.as_ptr()));
     }

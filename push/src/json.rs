@@ -12,9 +12,9 @@
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Decimal256Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
-    IntervalMonthDayNanoType, IntervalUnit, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, UInt8Type, UInt16Type, UInt32Type,
-    UInt64Type,
+    DataType, Date32Type, Decimal128Type, Decimal256Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
+    Int64Type, IntervalMonthDayNanoType, IntervalUnit, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
+    UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use base64::Engine as _;
@@ -92,7 +92,8 @@ pub fn write_value(out: &mut Vec<u8>, array: &ArrayRef, row: usize) {
             out.push(b'}');
         }
         _ => {
-            let shown = ArrayFormatter::try_new(array.as_ref(), &FormatOptions::default()).map(|it| it.value(row).to_string());
+            let shown =
+                ArrayFormatter::try_new(array.as_ref(), &FormatOptions::default()).map(|it| it.value(row).to_string());
             write_string(out, shown.as_deref().unwrap_or(""));
         }
     }
@@ -234,8 +235,11 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
 /// Years beyond four digits have a sign, as ISO 8601 and JavaScript want them.
 fn write_day(out: &mut Vec<u8>, days: i64) {
     let (year, month, day) = civil_from_days(days);
-    let text =
-        if (0..=9999).contains(&year) { format!("{year:04}-{month:02}-{day:02}") } else { format!("{year:+07}-{month:02}-{day:02}") };
+    let text = if (0..=9999).contains(&year) {
+        format!("{year:04}-{month:02}-{day:02}")
+    } else {
+        format!("{year:+07}-{month:02}-{day:02}")
+    };
     out.extend_from_slice(text.as_bytes());
 }
 
@@ -312,10 +316,11 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::{
-        BinaryArray, BinaryViewArray, BooleanArray, Date32Array, Decimal128Array, Decimal256Array, FixedSizeBinaryArray, Float32Array,
-        Float64Array, Int8Array, Int16Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, LargeBinaryArray, LargeListArray,
-        LargeStringArray, ListArray, StringArray, StringViewArray, StructArray, Time64MicrosecondArray, TimestampMicrosecondArray,
-        UInt8Array, UInt16Array, UInt32Array, UInt64Array,
+        BinaryArray, BinaryViewArray, BooleanArray, Date32Array, Decimal128Array, Decimal256Array,
+        FixedSizeBinaryArray, Float32Array, Float64Array, Int8Array, Int16Array, Int32Array, Int64Array,
+        IntervalMonthDayNanoArray, LargeBinaryArray, LargeListArray, LargeStringArray, ListArray, StringArray,
+        StringViewArray, StructArray, Time64MicrosecondArray, TimestampMicrosecondArray, UInt8Array, UInt16Array,
+        UInt32Array, UInt64Array,
     };
     use arrow::datatypes::{Field, Fields, IntervalMonthDayNano, i256};
 
@@ -344,7 +349,10 @@ mod tests {
             r#"[0.1,-2.5,"NaN","Infinity","-Infinity"]"#,
         );
         check(Float64Array::from(vec![0.1, -0.0, 1e300]), "[0.1,-0.0,1e300]");
-        check(Float64Array::from(vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY]), r#"["NaN","Infinity","-Infinity"]"#);
+        check(
+            Float64Array::from(vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY]),
+            r#"["NaN","Infinity","-Infinity"]"#,
+        );
     }
 
     /// A page that reads 9007199254740993 holds …992, and can't know: from 2^53 on two integers are
@@ -363,7 +371,9 @@ mod tests {
         );
         let decimals = Decimal128Array::from(vec![1050, -5]).with_precision_and_scale(10, 2).expect("ten digits");
         check(decimals, r#"["10.50","-0.05"]"#);
-        let decimals = Decimal256Array::from(vec![i256::from_i128(i128::MAX)]).with_precision_and_scale(60, 3).expect("sixty digits");
+        let decimals = Decimal256Array::from(vec![i256::from_i128(i128::MAX)])
+            .with_precision_and_scale(60, 3)
+            .expect("sixty digits");
         check(decimals, r#"["170141183460469231731687303715884105.727"]"#);
     }
 
@@ -388,7 +398,14 @@ mod tests {
 
     #[test]
     fn timestamps_are_iso() {
-        let stamps = vec![0, -1, 1_709_212_455_678_900, 253_402_300_799_000_000, 253_402_300_800_000_000, -62_198_755_200_000_000];
+        let stamps = vec![
+            0,
+            -1,
+            1_709_212_455_678_900,
+            253_402_300_799_000_000,
+            253_402_300_800_000_000,
+            -62_198_755_200_000_000,
+        ];
         let expected = r#"["1970-01-01T00:00:00","1969-12-31T23:59:59.999999","2024-02-29T13:14:15.6789","9999-12-31T23:59:59","+010000-01-01T00:00:00","-000001-01-01T00:00:00"]"#;
         check(TimestampMicrosecondArray::from(stamps.clone()), expected);
         check(
@@ -404,7 +421,10 @@ mod tests {
     #[test]
     fn dates_are_iso() {
         check(Date32Array::from(vec![11_015, 11_016, 11_017]), r#"["2000-02-28","2000-02-29","2000-03-01"]"#);
-        check(Date32Array::from(vec![-25_509, -25_508, 47_540, 47_541]), r#"["1900-02-28","1900-03-01","2100-02-28","2100-03-01"]"#);
+        check(
+            Date32Array::from(vec![-25_509, -25_508, 47_540, 47_541]),
+            r#"["1900-02-28","1900-03-01","2100-02-28","2100-03-01"]"#,
+        );
         check(
             Date32Array::from(vec![2_932_896, 2_932_897, -719_528, -719_529]),
             r#"["9999-12-31","+010000-01-01","0000-01-01","-000001-12-31"]"#,
@@ -446,7 +466,10 @@ mod tests {
     #[test]
     fn intervals_are_iso() {
         let check = |months, days, nanos, expected| {
-            check(IntervalMonthDayNanoArray::from(vec![IntervalMonthDayNano::new(months, days, nanos)]), &format!("[\"{expected}\"]"));
+            check(
+                IntervalMonthDayNanoArray::from(vec![IntervalMonthDayNano::new(months, days, nanos)]),
+                &format!("[\"{expected}\"]"),
+            );
         };
         check(0, 0, 0, "PT0S");
         check(14, -3, -1_500_000_000, "P1Y2M-3DT-1.5S");
@@ -465,15 +488,20 @@ mod tests {
         let items = || vec![Some(vec![Some(1), None]), None, Some(Vec::new())];
         check(ListArray::from_iter_primitive::<Int64Type, _, _>(items()), "[[1,null],null,[]]");
         check(LargeListArray::from_iter_primitive::<Int64Type, _, _>(items()), "[[1,null],null,[]]");
-        let fields = Fields::from(vec![Field::new("a", DataType::Int64, true), Field::new("b \"c\"", DataType::Utf8, true)]);
-        let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![Some(1), None])), Arc::new(StringArray::from(vec!["x", "y"]))];
+        let fields =
+            Fields::from(vec![Field::new("a", DataType::Int64, true), Field::new("b \"c\"", DataType::Utf8, true)]);
+        let columns: Vec<ArrayRef> =
+            vec![Arc::new(Int64Array::from(vec![Some(1), None])), Arc::new(StringArray::from(vec!["x", "y"]))];
         check(StructArray::new(fields, columns, None), r#"[{"a":1,"b \"c\"":"x"},{"a":null,"b \"c\"":"y"}]"#);
     }
 
     /// A type that no source of ours gives is a string as Arrow prints it, in place of a panic.
     #[test]
     fn other_types_are_strings() {
-        check(FixedSizeBinaryArray::try_from_iter([[1_u8, 2], [3, 255]].iter()).expect("two bytes each"), r#"["0102","03ff"]"#);
+        check(
+            FixedSizeBinaryArray::try_from_iter([[1_u8, 2], [3, 255]].iter()).expect("two bytes each"),
+            r#"["0102","03ff"]"#,
+        );
     }
 
     #[test]

@@ -13,13 +13,13 @@
 //! images anew, and told so.
 
 pub mod hub; // what is served now, and how it came to be
-pub mod json; // rows as JSON, exact
-pub mod metrics; // what operators watch
+pub mod session; // what one client is owed; decides, and knows no socket
 pub mod protocol; // the messages of a session
-pub mod serve;
-pub mod session; // what one client is owed; decides, and knows no socket // hyper: the socket side of it all
+pub mod json; // rows as JSON, exact
+pub mod serve; // hyper: the socket side of it all
+pub mod metrics; // what operators watch
 #[cfg(test)]
 mod testing;
 
 pub use hub::{Hub, Projection, ProjectionId};
-pub use serve::{Health, ServeOptions, serve};
+pub use serve::{Health, ServeOptions, WithheldNow, serve};

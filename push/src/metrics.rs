@@ -41,13 +41,24 @@ impl Metrics {
         registry.register("sessions_stalled", "Sessions ended because the client took too long", self.stalled.clone());
         registry.register("connections_refused", "Connections and requests refused", self.refused.clone());
         let stamp = hub.stamp();
-        gauge(&mut registry, "epoch", "The epoch that is visible now", i64::try_from(stamp.epoch.0).unwrap_or(i64::MAX));
+        gauge(
+            &mut registry,
+            "epoch",
+            "The epoch that is visible now",
+            i64::try_from(stamp.epoch.0).unwrap_or(i64::MAX),
+        );
         gauge(&mut registry, "commit_time_microseconds", "Commit time of the epoch, since 1970 UTC", stamp.commit_time);
         let rows = prometheus_client::metrics::family::Family::<Vec<(String, String)>, Gauge>::default();
         for (projection, count) in hub.projections().iter().zip(hub.row_counts()) {
-            rows.get_or_create(&vec![("projection".to_owned(), projection.name.clone())]).set(i64::try_from(count).unwrap_or(i64::MAX));
+            rows.get_or_create(&vec![("projection".to_owned(), projection.name.clone())])
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         registry.register("projection_rows", "Distinct rows of each projection", rows);
+        let ready = prometheus_client::metrics::family::Family::<Vec<(String, String)>, Gauge>::default();
+        for (projection, is_ready) in hub.projections().iter().zip(hub.are_ready()) {
+            ready.get_or_create(&vec![("projection".to_owned(), projection.name.clone())]).set(is_ready.into());
+        }
+        registry.register("projection_ready", "1 once the tables that the projection reads have been copied", ready);
         more(&mut registry);
         let mut page = String::new();
         // Writing to a String does not fail.
@@ -70,12 +81,12 @@ mod tests {
     use expect_test::expect;
 
     use crate::hub::Stamp;
-    use crate::testing::{ample_hub, publish, stamp};
+    use crate::testing::{not_ready, publish, stamp};
 
     #[test]
     fn the_page_tells_of_sessions_and_of_the_hub() {
-        let hub = ample_hub();
-        publish(&hub, 1, "+keyed(1,ann) +keyed(2,bob) +2bag(5,x)");
+        let hub = not_ready(1 << 20);
+        publish(&hub, 1, "+2bag(5,x) +bag(6,y)");
         hub.publish(Stamp { commit_time: 951_827_696_500_000, ..stamp(2) }, Vec::new());
         let metrics = Metrics::default();
         let counted = metrics.clone();
@@ -91,14 +102,19 @@ mod tests {
             deltafront_epoch 2
             deltafront_messages_received_total 0
             deltafront_messages_sent_total 0
-            deltafront_projection_rows{projection="bag"} 1
-            deltafront_projection_rows{projection="keyed"} 2
+            deltafront_projection_ready{projection="bag"} 1
+            deltafront_projection_ready{projection="keyed"} 0
+            deltafront_projection_rows{projection="bag"} 2
+            deltafront_projection_rows{projection="keyed"} 0
             deltafront_sessions 1
             deltafront_sessions_stalled_total 0
             deltafront_sources 3
             deltafront_subscriptions 0
         "#]]
         .assert_eq(&(values.join("\n") + "\n"));
-        assert!(page.contains("# HELP deltafront_sources Sources of the project.\n") && page.ends_with("# EOF\n"), "{page}");
+        assert!(
+            page.contains("# HELP deltafront_sources Sources of the project.\n") && page.ends_with("# EOF\n"),
+            "{page}"
+        );
     }
 }

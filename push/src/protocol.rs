@@ -90,10 +90,10 @@ struct RawRequest {
 /// With what is wrong with it.
 pub fn parse(text: &str) -> Result<Request, Refusal> {
     // Two looks: whether it is JSON at all, then whether it is a request.
-    let value: serde_json::Value =
-        serde_json::from_str(text).map_err(|error| Refusal::new("bad_json", format!("the message is not JSON: {error}")))?;
-    let raw =
-        RawRequest::deserialize(&value).map_err(|error| Refusal::new("bad_request", format!("the message is no request: {error}")))?;
+    let value: serde_json::Value = serde_json::from_str(text)
+        .map_err(|error| Refusal::new("bad_json", format!("the message is not JSON: {error}")))?;
+    let raw = RawRequest::deserialize(&value)
+        .map_err(|error| Refusal::new("bad_request", format!("the message is no request: {error}")))?;
     let Some(op) = raw.op else { return Err(Refusal::new("bad_request", "the message has no `op`")) };
     if op == "ping" {
         return Ok(Request::Ping);
@@ -219,12 +219,16 @@ mod tests {
     #[test]
     fn a_position_has_a_mark_a_source() {
         let shown = |marks: &[(&str, u64)]| {
-            let position = Position { marks: marks.iter().map(|&(name, at)| (name.into(), Mark::Lsn(Lsn(at)))).collect() };
+            let position =
+                Position { marks: marks.iter().map(|&(name, at)| (name.into(), Mark::Lsn(Lsn(at)))).collect() };
             let mut out = Vec::new();
             write_position(&mut out, &position);
             String::from_utf8(out).expect("UTF-8")
         };
         assert_eq!(shown(&[]), r#""position":{}"#);
-        assert_eq!(shown(&[("a \"b\"", 1), ("shop", 0x1_016B_3748)]), r#""position":{"a \"b\"":"0/1","shop":"1/16B3748"}"#);
+        assert_eq!(
+            shown(&[("a \"b\"", 1), ("shop", 0x1_016B_3748)]),
+            r#""position":{"a \"b\"":"0/1","shop":"1/16B3748"}"#
+        );
     }
 }

@@ -14,9 +14,10 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use pipeline::projection::WithheldRow;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::hub::Hub;
@@ -60,9 +61,22 @@ pub struct Health {
     pub is_ready: bool,
     /// A line about each source.
     pub sources: Vec<(String, String)>,
-    /// Rows withheld in each projection, with the reason of the last; in the order of the hub's
-    /// projections.
-    pub withheld: Vec<(i64, Option<String>)>,
+    /// Rows withheld in each projection, in the order of the hub's projections.
+    pub withheld: Vec<WithheldNow>,
+    /// Each projection's operators and their state, for people to read; in the same order, and a
+    /// few seconds old at most.
+    pub explained: Vec<Arc<str>>,
+}
+
+/// What a projection withholds, because something of it is not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WithheldNow {
+    /// How many rows.
+    pub rows: i64,
+    /// Why, for one of them.
+    pub reason: Option<String>,
+    /// The first of them.
+    pub listed: Arc<[WithheldRow]>,
 }
 
 /// Adds the program's own figures to the metrics page.
@@ -77,6 +91,19 @@ struct Shared {
     health: watch::Receiver<Health>,
     more_metrics: MoreMetrics,
     stopping: watch::Sender<bool>,
+    panicked: Notify,
+}
+
+/// Held by every task that serves a connection. What a panic left behind can't be trusted, and
+/// nobody would hear of it: the server ends.
+struct EndsServerOnPanic(Arc<Shared>);
+
+impl Drop for EndsServerOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.panicked.notify_one();
+        }
+    }
 }
 
 /// Resolves when the server stops.
@@ -84,7 +111,8 @@ async fn told_to_stop(stopping: &mut watch::Receiver<bool>) {
     drop(stopping.wait_for(|stopping| *stopping).await);
 }
 
-/// Serves until `shutdown` resolves, then closes every session with code 1001, "going away".
+/// Serves until `shutdown` resolves, or a task of a connection panics: then closes every session
+/// with code 1001, "going away".
 pub async fn serve(
     listener: TcpListener,
     hub: Arc<Hub>,
@@ -95,13 +123,22 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let slots = Arc::new(Semaphore::new(options.connections_max));
-    let shared =
-        Arc::new(Shared { hub, gate, options, metrics: Metrics::default(), health, more_metrics, stopping: watch::Sender::new(false) });
+    let shared = Arc::new(Shared {
+        hub,
+        gate,
+        options,
+        metrics: Metrics::default(),
+        health,
+        more_metrics,
+        stopping: watch::Sender::new(false),
+        panicked: Notify::new(),
+    });
     tokio::pin!(shutdown);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = &mut shutdown => break,
+            () = shared.panicked.notified() => break,
         };
         let (socket, peer): (_, SocketAddr) = match accepted {
             Ok(accepted) => accepted,
@@ -119,6 +156,7 @@ pub async fn serve(
         let _ = socket.set_nodelay(true);
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
+            let _panics_end_all = EndsServerOnPanic(Arc::clone(&shared));
             // The slot goes with the connection, also when it has become a WebSocket.
             let slot = Arc::new(slot);
             let service = service_fn(|request| {

@@ -26,6 +26,8 @@ pub struct Session {
     /// Where the client is.
     stamp: Stamp,
     subscriptions: BTreeMap<String, ProjectionId>,
+    /// Subscriptions whose image is still to come, since their projection was not ready.
+    awaiting: BTreeSet<String>,
     /// Subscriptions that have been told that their projection fails.
     told_failed: BTreeSet<String>,
 }
@@ -43,7 +45,7 @@ impl Session {
     #[must_use]
     pub fn new(hub: Arc<Hub>) -> Session {
         let stamp = hub.stamp();
-        Session { hub, stamp, subscriptions: BTreeMap::new(), told_failed: BTreeSet::new() }
+        Session { hub, stamp, subscriptions: BTreeMap::new(), awaiting: BTreeSet::new(), told_failed: BTreeSet::new() }
     }
 
     /// The greeting.
@@ -91,19 +93,26 @@ impl Session {
             return Err(Refusal::new("duplicate_id", format!("there is a subscription `{id}` already")).about(&id));
         }
         if self.subscriptions.len() == SUBSCRIPTIONS_MAX {
-            return Err(
-                Refusal::new("too_many_subscriptions", format!("a session has at most {SUBSCRIPTIONS_MAX} subscriptions")).about(&id)
-            );
+            return Err(Refusal::new(
+                "too_many_subscriptions",
+                format!("a session has at most {SUBSCRIPTIONS_MAX} subscriptions"),
+            )
+            .about(&id));
         }
         let Some(projection) = self.hub.find(name) else {
-            return Err(Refusal::new("unknown_projection", format!("there is no projection `{}`", shorten(name))).about(&id));
+            return Err(
+                Refusal::new("unknown_projection", format!("there is no projection `{}`", shorten(name))).about(&id)
+            );
         };
         // The others first, so that all are at the image's epoch.
         let (rows, failed) = self.advance_with(Some(projection), out);
         if let Some(reason) = failed {
             return Err(Refusal::new("projection_failed", &*reason).about(&id));
         }
-        self.push_image(&id, projection, rows.unwrap_or_default(), Reason::Subscribed, out);
+        match rows {
+            Some(rows) => self.push_image(&id, projection, rows, Reason::Subscribed, out),
+            None => drop(self.awaiting.insert(id.clone())),
+        }
         self.subscriptions.insert(id, projection);
         Ok(())
     }
@@ -112,6 +121,7 @@ impl Session {
         if self.subscriptions.remove(id).is_none() {
             return Err(Refusal::new("unknown_id", format!("there is no subscription `{}`", shorten(id))).about(id));
         }
+        self.awaiting.remove(id);
         self.told_failed.remove(id);
         let mut message = br#"{"op":"unsubscribed","id":"#.to_vec();
         write_string(&mut message, id);
@@ -125,11 +135,19 @@ impl Session {
         self.advance_with(None, out);
     }
 
-    /// As [`Session::advance`], with one more projection's rows of the same moment, and why it
-    /// can't be served if it can't.
-    fn advance_with(&mut self, extra: Option<ProjectionId>, out: &mut Vec<Outgoing>) -> (Option<Rows>, Option<Arc<str>>) {
-        let wanted: Vec<ProjectionId> = extra.into_iter().collect();
-        let mut since = self.hub.since(self.stamp.epoch, &wanted);
+    /// As [`Session::advance`], with one more projection's rows of the same moment if it is ready,
+    /// and why it can't be served if it can't.
+    fn advance_with(
+        &mut self,
+        extra: Option<ProjectionId>,
+        out: &mut Vec<Outgoing>,
+    ) -> (Option<Rows>, Option<Arc<str>>) {
+        let mut fresh: Vec<(String, ProjectionId, Reason)> =
+            self.awaiting.iter().map(|id| (id.clone(), self.subscriptions[id], Reason::Subscribed)).collect();
+        let wanted = |fresh: &[(String, ProjectionId, Reason)]| -> Vec<ProjectionId> {
+            extra.into_iter().chain(fresh.iter().map(|(_, projection, _)| *projection)).collect()
+        };
+        let mut since = self.hub.since(self.stamp.epoch, &wanted(&fresh));
         match since.records.take() {
             Some(records) => {
                 self.stamp = since.stamp;
@@ -139,22 +157,29 @@ impl Session {
             }
             // The client fell off the log: the rows as they are replace what it has.
             None => {
-                let subscribed: Vec<(String, ProjectionId)> =
-                    self.subscriptions.iter().map(|(id, projection)| (id.clone(), *projection)).collect();
-                let images: Vec<ProjectionId> =
-                    wanted.iter().copied().chain(subscribed.iter().map(|(_, projection)| *projection)).collect();
-                since = self.hub.since(self.stamp.epoch, &images);
-                self.stamp = since.stamp;
-                let fresh = since.images.split_off(wanted.len());
-                for ((id, projection), rows) in subscribed.into_iter().zip(fresh) {
-                    self.push_image(&id, projection, rows, Reason::Resync, out);
+                for (id, projection) in self.subscriptions.iter().filter(|(id, _)| !self.awaiting.contains(*id)) {
+                    fresh.push((id.clone(), *projection, Reason::Resync));
                 }
+                since = self.hub.since(self.stamp.epoch, &wanted(&fresh));
+                self.stamp = since.stamp;
+            }
+        }
+        let mut images = since.images.into_iter();
+        let rows = extra.and_then(|_| images.next().flatten());
+        for ((id, projection, reason), rows) in fresh.into_iter().zip(images) {
+            // One that is not ready goes on waiting, and one that failed before it was ever shown too.
+            let Some(rows) = rows else { continue };
+            if reason == Reason::Resync || !since.failed.contains_key(&projection) {
+                self.awaiting.remove(&id);
+                self.push_image(&id, projection, rows, reason, out);
             }
         }
         for (id, projection) in &self.subscriptions {
             match since.failed.get(projection) {
                 Some(reason) if self.told_failed.insert(id.clone()) => {
-                    out.push(Outgoing::Message(Refusal::new("projection_failed", &**reason).about(id).to_json().into()));
+                    out.push(Outgoing::Message(
+                        Refusal::new("projection_failed", &**reason).about(id).to_json().into(),
+                    ));
                 }
                 Some(_) => {}
                 None => {
@@ -163,7 +188,7 @@ impl Session {
             }
         }
         let failed = extra.and_then(|extra| since.failed.get(&extra).cloned());
-        (since.images.into_iter().next(), failed)
+        (rows, failed)
     }
 
     fn push_image(&self, id: &str, projection: ProjectionId, rows: Rows, reason: Reason, out: &mut Vec<Outgoing>) {
@@ -182,7 +207,7 @@ impl Session {
     fn diff_message(&self, records: &[Arc<Record>]) -> Option<Bytes> {
         let mut diffs: Vec<u8> = Vec::new();
         let mut encoded: BTreeMap<ProjectionId, Bytes> = BTreeMap::new();
-        for (id, projection) in &self.subscriptions {
+        for (id, projection) in self.subscriptions.iter().filter(|(id, _)| !self.awaiting.contains(*id)) {
             let members = encoded.entry(*projection).or_insert_with(|| net_members(records, *projection));
             if members.is_empty() {
                 continue;
@@ -384,12 +409,15 @@ mod tests {
     use expect_test::{Expect, expect};
     use pipeline::Epoch;
 
-    use crate::testing::{ample_hub, fail, hub, projection, publish, restless_hub, stamp, text};
+    use crate::testing::{
+        ample_hub, fail, hub, hub_of, not_ready, projection, publish, ready, restless_hub, stamp, text,
+    };
 
     /// Plays a story with one client, and compares all that the client is sent. Its lines are
     ///
     /// ```text
     /// publish EPOCH CHANGES       fail EPOCH PROJECTION REASON
+    /// ready EPOCH PROJECTION                                     it has a diff, of nothing
     /// subscribe ID PROJECTION     {"op":…}                       what the client sends
     /// advance                     heartbeat                      what the socket's loop does
     /// ```
@@ -410,6 +438,7 @@ mod tests {
                     publish(hub, epoch.parse().expect("an epoch"), changes);
                 }
                 "fail" => fail(hub, word().parse().expect("an epoch"), word(), word()),
+                "ready" => ready(hub, word().parse().expect("an epoch"), word()),
                 "subscribe" => out.extend(subscribe(&mut session, word(), word())),
                 "advance" => session.advance(&mut out),
                 "heartbeat" => out.push(Outgoing::Message(session.heartbeat())),
@@ -427,8 +456,9 @@ mod tests {
     fn sent(out: Vec<Outgoing>) -> String {
         let mut told = String::new();
         for message in messages(out) {
-            let message =
-                text(&message).replace(r#","position":{"shop":"0/"#, "@").replace(r#""},"commit_time":"1970-01-01T00:00:00Z""#, "");
+            let message = text(&message)
+                .replace(r#","position":{"shop":"0/"#, "@")
+                .replace(r#""},"commit_time":"1970-01-01T00:00:00Z""#, "");
             told += &message.replace(r#","position":{},"commit_time":"1970-01-01T00:00:00Z""#, "");
             told.push('\n');
         }
@@ -443,7 +473,9 @@ mod tests {
         for outgoing in out {
             match outgoing {
                 Outgoing::Message(message) => messages.push(message),
-                Outgoing::Image(mut image) => messages.extend(std::iter::from_fn(|| image.next_message()).take(MESSAGES_MAX)),
+                Outgoing::Image(mut image) => {
+                    messages.extend(std::iter::from_fn(|| image.next_message()).take(MESSAGES_MAX))
+                }
             }
         }
         messages
@@ -486,13 +518,14 @@ mod tests {
     fn messages_say_how_far_they_go_and_what_rows_are() {
         let mut info = projection("ranking", Some(vec![1, 0]));
         info.order = vec![(1, true), (0, false)];
-        let hub = Arc::new(Hub::new(vec![info]));
+        let hub = hub_of(vec![info]);
         hub.publish(Stamp { commit_time: 951_827_696_500_000, ..stamp(0x16B_3748) }, Vec::new());
         let mut session = Session::new(hub);
         let mut out = subscribe(&mut session, "a", "ranking");
         out.push(Outgoing::Message(session.heartbeat()));
         out.push(Outgoing::Message(session.welcome(Duration::from_millis(1500), 65536)));
-        let told: Vec<String> = messages(out).iter().map(|message| text(message).replace(env!("CARGO_PKG_VERSION"), "VERSION")).collect();
+        let told: Vec<String> =
+            messages(out).iter().map(|message| text(message).replace(env!("CARGO_PKG_VERSION"), "VERSION")).collect();
         expect![[r#"
             {"op":"image","id":"a","projection":"ranking","columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":["name","id"],"order":[{"column":"name","descending":true},{"column":"id","descending":false}],"epoch":23803720,"position":{"shop":"0/16B3748"},"commit_time":"2000-02-29T12:34:56.5Z","rows":[],"last":true}
             {"op":"heartbeat","epoch":23803720,"position":{"shop":"0/16B3748"},"commit_time":"2000-02-29T12:34:56.5Z"}
@@ -646,10 +679,18 @@ mod tests {
         let name = "x".repeat(row_bytes - r#"[1,""]"#.len());
         publish(&hub, 1, &format!("+bag(1,{name}) +bag(2,{name})"));
         let all = messages(subscribe(&mut Session::new(hub), "a", "bag"));
-        let values: Vec<serde_json::Value> = all.iter().map(|message| serde_json::from_slice(message).expect("JSON")).collect();
+        let values: Vec<serde_json::Value> =
+            all.iter().map(|message| serde_json::from_slice(message).expect("JSON")).collect();
         let lasts: Vec<bool> = values.iter().map(|value| value["last"] == true).collect();
-        assert_eq!(lasts.iter().rposition(|last| !last).map_or(0, |i| i + 1), lasts.len() - 1, "the last is the last: {lasts:?}");
-        assert!(values.iter().enumerate().all(|(i, value)| value["columns"].is_array() == (i == 0)), "columns come first, and once");
+        assert_eq!(
+            lasts.iter().rposition(|last| !last).map_or(0, |i| i + 1),
+            lasts.len() - 1,
+            "the last is the last: {lasts:?}"
+        );
+        assert!(
+            values.iter().enumerate().all(|(i, value)| value["columns"].is_array() == (i == 0)),
+            "columns come first, and once"
+        );
         values.iter().map(|value| value["rows"].as_array().map_or(0, Vec::len)).collect()
     }
 
@@ -670,12 +711,92 @@ mod tests {
             let long = "x".repeat(1000);
             publish(&hub, 1, &(0..rows).map(|id| format!("+2bag({id},{long}) ")).collect::<String>());
             let since = hub.since(Epoch(1), &[ProjectionId(1)]);
-            let mut image = Image::for_rest(Arc::clone(&hub.projections()[1]), since.images[0].clone(), since.stamp);
+            let mut image = Image::for_rest(
+                Arc::clone(&hub.projections()[1]),
+                since.images[0].clone().expect("it is ready"),
+                since.stamp,
+            );
             let chunks: Vec<Bytes> = std::iter::from_fn(|| image.next_chunk()).take(MESSAGES_MAX).collect();
             assert_eq!(chunks.len(), if rows == 1000 { 8 } else { 1 }, "{rows} rows");
             let value: serde_json::Value = serde_json::from_slice(&chunks.concat()).expect("one JSON object");
             assert_eq!((&value["projection"], value["rows"].as_array().map(Vec::len)), (&"bag".into(), Some(2 * rows)));
         }
+    }
+
+    /// An image without rows would say that there are none; of what is ready and empty, that is so.
+    /// What came before the image is in it, and is told no second time.
+    #[test]
+    fn a_projection_that_is_not_ready_has_its_image_when_it_is() {
+        check_on(
+            &not_ready(1 << 20),
+            r#"subscribe a keyed
+               subscribe b bag
+               advance
+               ready 1 bag
+               advance
+               publish 2 +bag(5,x)
+               publish 3 +keyed(1,ann)
+               publish 4 +keyed(2,bob)
+               advance
+               publish 5 +keyed(3,joe)
+               advance"#,
+            expect![[r#"
+                {"op":"image","id":"b","projection":"bag","key":null,"order":[],"epoch":1@1,"rows":[],"last":true}
+                {"op":"diff","epoch":4@4,"diffs":[{"id":"b","count":[[1,[5,"x"]]]}]}
+                {"op":"image","id":"a","projection":"keyed","key":["id"],"order":[],"epoch":4@4,"rows":[[1,"ann"],[2,"bob"]],"last":true}
+                {"op":"diff","epoch":5@5,"diffs":[{"id":"a","upsert":[[3,"joe"]]}]}
+            "#]],
+        );
+    }
+
+    #[test]
+    fn who_waits_for_an_image_waits_off_the_log_too_and_may_leave() {
+        check_on(
+            &not_ready(0),
+            r#"subscribe a keyed
+               subscribe b bag
+               publish 1 +bag(5,x)
+               publish 2 +bag(6,y)
+               advance
+               {"op":"unsubscribe","id":"a"}
+               publish 3 +keyed(1,ann)
+               advance"#,
+            expect![[r#"
+                {"op":"image","id":"b","projection":"bag","key":null,"order":[],"epoch":2@2,"rows":[[5,"x"],[6,"y"]],"last":true}
+                {"op":"unsubscribed","id":"a"}
+                {"op":"image","id":"b","projection":"bag","key":null,"order":[],"resync":true,"epoch":3@3,"rows":[[5,"x"],[6,"y"]],"last":true}
+            "#]],
+        );
+    }
+
+    #[test]
+    fn one_that_fails_before_it_was_ever_shown_is_awaited() {
+        check_on(
+            &not_ready(1 << 20),
+            r#"subscribe a keyed
+               fail 1 keyed two rows have the key id = 7
+               advance
+               publish 2 +keyed(7,ann)
+               advance"#,
+            expect![[r#"
+                {"op":"error","id":"a","code":"projection_failed","message":"two rows have the key id = 7"}
+                {"op":"image","id":"a","projection":"keyed","key":["id"],"order":[],"epoch":2@2,"rows":[[7,"ann"]],"last":true}
+            "#]],
+        );
+        // It was ready for a moment, and the client did not look.
+        check_on(
+            &not_ready(1 << 20),
+            r#"subscribe a keyed
+               publish 1 +keyed(7,ann)
+               fail 2 keyed two rows have the key id = 7
+               advance
+               publish 3 +keyed(8,bob)
+               advance"#,
+            expect![[r#"
+                {"op":"error","id":"a","code":"projection_failed","message":"two rows have the key id = 7"}
+                {"op":"image","id":"a","projection":"keyed","key":["id"],"order":[],"epoch":3@3,"rows":[[7,"ann"],[8,"bob"]],"last":true}
+            "#]],
+        );
     }
 
     #[test]
@@ -715,7 +836,7 @@ mod tests {
     #[test]
     fn the_most_eager_projection_sets_the_pace() {
         let slow = |name: &str, millis| Projection { batch: Duration::from_millis(millis), ..projection(name, None) };
-        let mut session = Session::new(Arc::new(Hub::new(vec![slow("slow", 500), slow("slower", 900)])));
+        let mut session = Session::new(hub_of(vec![slow("slow", 500), slow("slower", 900)]));
         assert_eq!(session.batch(), Duration::ZERO);
         subscribe(&mut session, "a", "slower");
         assert_eq!(session.batch(), Duration::from_millis(900));

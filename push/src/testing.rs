@@ -1,22 +1,33 @@
 //! What the crate's tests are made of: a hub of two projections, and changes as a line of text.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema};
-use pipeline::{Delta, Epoch, Lsn, Mark, Position};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use pipeline::projection::Pair;
+use pipeline::{DiffPart, Epoch, Lsn, Mark, Position};
 
 use crate::hub::{Hub, Projection, ProjectionId, Publication, Stamp};
 
 /// A projection of an `id` and a `name`.
 pub fn projection(name: &str, key: Option<Vec<usize>>) -> Projection {
-    let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true), Field::new("name", DataType::Utf8, true)]));
+    let schema =
+        Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true), Field::new("name", DataType::Utf8, true)]));
     Projection { name: name.to_owned(), description: None, schema, key, order: Vec::new(), batch: Duration::ZERO }
 }
 
-/// A hub of the projections `keyed`, by id, and `bag`, whose whole rows are their identity.
+/// A hub of the projections `keyed`, by id, and `bag`, whose whole rows are their identity: ready,
+/// and empty.
 pub fn hub(log_bytes_max: usize) -> Arc<Hub> {
+    let hub = not_ready(log_bytes_max);
+    hub.make_ready();
+    hub
+}
+
+/// The same before anything was published.
+pub fn not_ready(log_bytes_max: usize) -> Arc<Hub> {
     Arc::new(Hub::with_log(vec![projection("keyed", Some(vec![0])), projection("bag", None)], log_bytes_max))
 }
 
@@ -25,9 +36,24 @@ pub fn ample_hub() -> Arc<Hub> {
     hub(1 << 20)
 }
 
-/// How an epoch's changes are handed to the hub: the only place of the tests that knows.
+/// A hub of these, ready and empty.
+pub fn hub_of(projections: Vec<Projection>) -> Arc<Hub> {
+    let hub = Hub::new(projections);
+    hub.make_ready();
+    Arc::new(hub)
+}
+
+/// How an epoch's changes are handed to the hub: the only place of the tests that knows. Rows of
+/// one `id` are the old and the new row of a key.
 pub fn publication(batch: RecordBatch, weights: Vec<i64>) -> Publication {
-    Publication::Diff(Delta::new(batch, weights))
+    let ids = batch.column(0).as_primitive::<Int64Type>();
+    let mut pairs: BTreeMap<Option<i64>, Pair> = BTreeMap::new();
+    for (row, weight) in (0_u32..).zip(&weights) {
+        let id = ids.is_valid(row as usize).then(|| ids.value(row as usize));
+        let pair = pairs.entry(id).or_insert(Pair { old: None, new: None });
+        *(if *weight < 0 { &mut pair.old } else { &mut pair.new }) = Some(row);
+    }
+    Publication::Diff(vec![DiffPart { batch, weights, pairs: pairs.into_values().collect() }])
 }
 
 /// Where an epoch stands whose source has been read up to the LSN of the same number.
@@ -44,7 +70,10 @@ pub fn publish(hub: &Hub, epoch: u64, changes: &str) {
         let (sign, change) = change.split_at(1);
         let (head, values) = change.trim_end_matches(')').split_once('(').expect("a row in parentheses");
         let name = head.trim_start_matches(|c: char| c.is_ascii_digit());
-        let times = head.strip_suffix(name).filter(|times| !times.is_empty()).map_or(1, |times| times.parse().expect("a number"));
+        let times = head
+            .strip_suffix(name)
+            .filter(|times| !times.is_empty())
+            .map_or(1, |times| times.parse().expect("a number"));
         let (id, text) = values.split_once(',').expect("an id and a name");
         let weight = if sign == "+" { times } else { -times };
         rows.push((hub.find(name).expect("a projection"), weight, id.parse().expect("an id"), text));
@@ -63,6 +92,12 @@ pub fn publish(hub: &Hub, epoch: u64, changes: &str) {
 pub fn fail(hub: &Hub, epoch: u64, name: &str, reason: &str) {
     let id = hub.find(name).expect("a projection");
     hub.publish(stamp(epoch), vec![(id, Publication::Failed(reason.to_owned()))]);
+}
+
+/// Publishes that a projection is ready, and nothing else of it.
+pub fn ready(hub: &Hub, epoch: u64, name: &str) {
+    let id = hub.find(name).expect("a projection");
+    hub.publish(stamp(epoch), vec![(id, Publication::Diff(Vec::new()))]);
 }
 
 /// A hub that moves on after each look: row 1 of `keyed` says at epoch `e` that it is `e`, so what

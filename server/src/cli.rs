@@ -146,7 +146,12 @@ fn fail(text: &str) -> ExitCode {
 async fn check(args: &CheckArgs) -> ExitCode {
     match prepare(&args.folder, ask(args.offline)).await {
         Ok(Prepared { plan, .. }) => {
-            println!("{} is right: {} tables, {} projections", args.folder.display(), plan.tables.len(), plan.projections.len());
+            println!(
+                "{} is right: {} tables, {} projections",
+                args.folder.display(),
+                plan.tables.len(),
+                plan.projections.len()
+            );
             ExitCode::SUCCESS
         }
         Err(wrong) => fail(&wrong.to_string()),
@@ -162,7 +167,9 @@ async fn explain(args: &ExplainArgs) -> ExitCode {
         let names: Vec<&str> = plan.projections.iter().map(|projection| projection.name.as_str()).collect();
         return fail(&format!("error: there is no projection `{}`; there are {}", args.projection, names.join(", ")));
     };
-    print!("{}", plan.program.explain(projection.id));
+    if let Some(id) = plan.program.projection_id(&projection.name) {
+        print!("{}", plan.program.explain(id));
+    }
     ExitCode::SUCCESS
 }
 
@@ -181,15 +188,20 @@ async fn run(args: RunArgs) -> ExitCode {
     let address = running.address;
     tracing::info!("serving on http://{address}/ (REST at /v1/projections, WebSocket at /v1/socket)");
     if address.ip().is_loopback() {
-        tracing::info!("this version has no policies: only this machine may connect, and pages of other origins are refused");
+        tracing::info!(
+            "this version has no policies: only this machine may connect, and pages of other origins are refused"
+        );
     }
-    let mut failed = false;
-    tokio::select! {
-        () = interrupted() => tracing::info!("stopping"),
-        () = running.failed() => failed = true,
+    let failed = tokio::select! {
+        () = interrupted() => None,
+        what = running.failed() => Some(what),
+    };
+    match failed {
+        None => tracing::info!("stopping"),
+        Some(what) => tracing::error!("{what}, which is a mistake of ours; please report it with the log"),
     }
     match running.stop().await {
-        Ok(()) if !failed => ExitCode::SUCCESS,
+        Ok(()) if failed.is_none() => ExitCode::SUCCESS,
         Ok(()) => ExitCode::FAILURE,
         Err(error) => fail(&format!("error: {error:#}")),
     }
@@ -198,7 +210,10 @@ async fn run(args: RunArgs) -> ExitCode {
 fn start_logging(json: bool) {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
+    let logging = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     if json { logging.json().init() } else { logging.with_target(false).init() }
 }
 

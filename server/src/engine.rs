@@ -3,19 +3,30 @@
 //! It takes what sources tell, in order, and ends an epoch whenever it has caught up: one
 //! transaction an epoch while there is time, many when there is not. So latency is that of one
 //! step while idle, and throughput that of large batches under load, without a setting.
+//!
+//! ```text
+//!  Delivery ──► Engine ──► Dataflow ────► the program        (all calls of it)
+//!                 │   └──► Readiness      which projections have all that they read
+//!                 │   └──► Progress       how far each source is, and what is durable
+//!                 └──► hub, health, sources
+//! ```
+
+mod dataflow; // the program: what goes in, what comes out
+mod progress; // how far each source has been read
+mod readiness; // which projections may be shown
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use connectors::postgres::SourceEvent;
+use connectors::source::{Delivery, EventReceiver, SourceEvent};
 use pipeline::program::StepError;
-use pipeline::table::TableCopy;
-use pipeline::{Changes, Epoch, Lsn, Mark, Program, Published, TableId};
+use pipeline::{Mark, Program, ProjectionId, TableId};
 use push::Hub;
-use push::hub::{Publication, Stamp};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use crate::health::HealthBoard;
+use dataflow::Dataflow;
+use progress::Progress;
 
 /// Changed rows that one epoch takes in before it ends, though more are waiting: clients are not
 /// kept waiting for a backlog to be gone.
@@ -24,36 +35,28 @@ const EPOCH_ROWS_MAX: usize = 20_000;
 /// Events that one epoch takes in: a copy has many and no end, and others want to be seen meanwhile.
 const EPOCH_EVENTS_MAX: usize = 256;
 
+/// How often, at most, state is measured for those who watch it.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(2);
+
 /// One source as the engine sees it.
 pub struct EngineSource {
     /// Name in positions.
     pub name: Arc<str>,
     /// The program's tables, in the order of the source's.
     pub tables: Vec<TableId>,
-    /// Told what has been taken in.
-    pub applied: watch::Sender<Lsn>,
+    /// Told what is durable.
+    pub durable: watch::Sender<Option<Mark>>,
 }
 
 /// The program and what goes with it.
 pub struct Engine {
-    program: Program,
-    sources: Vec<SourceProgress>,
+    dataflow: Dataflow,
+    progress: Progress,
+    durable: Vec<watch::Sender<Option<Mark>>>,
     hub: Arc<Hub>,
     health: Arc<HealthBoard>,
-    projections: Vec<pipeline::ProjectionId>,
-    stamp: Stamp,
-    /// Taken in, and not yet sent through the program.
-    waiting: Vec<(TableId, Changes)>,
-    waiting_rows: usize,
-    /// Sent through the program, and not yet published.
-    dirty: bool,
-}
-
-struct SourceProgress {
-    source: EngineSource,
-    copies: Vec<TableCopy>,
-    is_loaded: bool,
-    end: Lsn,
+    /// When state was last measured.
+    measured: Option<Instant>,
 }
 
 impl Engine {
@@ -64,117 +67,72 @@ impl Engine {
         sources: Vec<EngineSource>,
         hub: Arc<Hub>,
         health: Arc<HealthBoard>,
-        projections: Vec<pipeline::ProjectionId>,
+        projections: Vec<ProjectionId>,
     ) -> Engine {
-        let sources =
-            sources.into_iter().map(|source| SourceProgress { source, copies: Vec::new(), is_loaded: false, end: Lsn(0) }).collect();
-        Engine { program, sources, hub, health, projections, stamp: Stamp::default(), waiting: Vec::new(), waiting_rows: 0, dirty: false }
+        let progress = Progress::new(sources.iter().map(|source| Arc::clone(&source.name)).collect());
+        let (tables, durable) = sources.into_iter().map(|source| (source.tables, source.durable)).unzip();
+        Engine { dataflow: Dataflow::new(program, tables, projections), progress, durable, hub, health, measured: None }
     }
 
     /// Runs until all sources are gone.
     ///
     /// # Errors
     /// For mistakes of ours only: the program must not go on then.
-    pub fn run(mut self, mut events: mpsc::Receiver<(usize, SourceEvent)>) -> Result<(), StepError> {
-        while let Some((source, event)) = events.blocking_recv() {
-            self.take(source, event)?;
+    pub fn run(mut self, mut events: EventReceiver) -> Result<(), StepError> {
+        while let Some(first) = events.blocking_recv() {
+            self.take(first)?;
             let mut taken = 1;
-            while self.waiting_rows < EPOCH_ROWS_MAX
+            while self.dataflow.waiting_rows() < EPOCH_ROWS_MAX
                 && taken < EPOCH_EVENTS_MAX
-                && let Ok((source, event)) = events.try_recv()
+                && let Ok(next) = events.try_recv()
             {
-                self.take(source, event)?;
+                self.take(next)?;
                 taken += 1;
             }
-            self.flush()?;
-            // Whatever else is being copied: what was taken in need not be kept by its server.
-            for source in &self.sources {
-                source.source.applied.send_replace(source.end);
-            }
+            self.dataflow.flush()?;
+            self.confirm();
             self.publish()?;
         }
         Ok(())
     }
 
-    fn take(&mut self, i: usize, event: SourceEvent) -> Result<(), StepError> {
+    fn take(&mut self, delivery: Delivery) -> Result<(), StepError> {
+        let Delivery { source, event, room } = delivery;
         match event {
-            SourceEvent::CopyStarted => {
-                self.flush()?;
-                let tables = self.sources[i].source.tables.len();
-                self.sources[i].copies = std::iter::repeat_with(TableCopy::default).take(tables).collect();
+            SourceEvent::CopyBegun => self.dataflow.begin_copy(source)?,
+            SourceEvent::RowsCopied { table, rows } => self.dataflow.copy(source, table, rows)?,
+            SourceEvent::CopyDone { position } => {
+                self.dataflow.finish_copy(source)?;
+                self.progress.moved(source, position, unix_micros());
             }
-            SourceEvent::Copied { table, rows } => {
-                let source = &mut self.sources[i];
-                let id = source.source.tables[table];
-                self.program
-                    .table(id)
-                    .copy(&mut source.copies[table], &rows)
-                    .map_err(|cause| StepError::Node { node: format!("copy of table {table} of {}", source.source.name), cause })?;
-            }
-            SourceEvent::CopyFinished { position } => {
-                let copies = std::mem::take(&mut self.sources[i].copies);
-                let tables = self.sources[i].source.tables.clone();
-                for (id, copy) in tables.into_iter().zip(copies) {
-                    self.program.finish_copy(id, copy)?;
-                }
-                self.moved(i, position, unix_micros());
-                self.sources[i].is_loaded = true;
-            }
-            SourceEvent::Transaction { changes, end, commit_time } => {
-                for (table, changes) in changes {
-                    self.waiting_rows += changes.ops.len();
-                    self.waiting.push((self.sources[i].source.tables[table], changes));
-                }
-                self.moved(i, end, commit_time);
+            SourceEvent::Transaction { changes, position, commit_time } => {
+                self.dataflow.take(source, changes, room);
+                self.progress.moved(source, position, commit_time);
             }
         }
         Ok(())
     }
 
-    fn moved(&mut self, i: usize, end: Lsn, commit_time: i64) {
-        self.sources[i].end = end;
-        self.stamp.position.marks.insert(Arc::clone(&self.sources[i].source.name), Mark::Lsn(end));
-        self.stamp.commit_time = self.stamp.commit_time.max(commit_time);
-        self.dirty = true;
-    }
-
-    /// Sends what was taken in through the program.
-    fn flush(&mut self) -> Result<(), StepError> {
-        if !self.waiting.is_empty() {
-            let changes = std::mem::take(&mut self.waiting);
-            self.waiting_rows = 0;
-            self.program.apply(&changes)?;
+    /// Whatever else is being copied: what is durable need not be kept by its server.
+    fn confirm(&mut self) {
+        for (source, mark) in self.progress.newly_durable() {
+            self.durable[source].send_replace(Some(mark));
         }
-        Ok(())
     }
 
-    /// Ends an epoch, if there is anything to show and every table has been copied once.
+    /// Ends an epoch, if anything moved and there is a projection to show.
     fn publish(&mut self) -> Result<(), StepError> {
-        if !self.dirty || !self.sources.iter().all(|source| source.is_loaded) {
+        if !self.progress.has_moved() || !self.dataflow.shows_any() {
             return Ok(());
         }
-        self.dirty = false;
-        if self.stamp.epoch == Epoch(0) {
-            // A program whose tables are all empty has not made a step yet.
-            self.program.step(Vec::new())?;
+        let publications = self.dataflow.publish()?;
+        self.hub.publish(self.progress.end_epoch(), publications);
+        self.health.epoch_ended(self.dataflow.withheld_changed()?, self.dataflow.shows_all());
+        if self.measured.is_none_or(|at| at.elapsed() > MEASURE_INTERVAL) {
+            self.measured = Some(Instant::now());
+            let (sizes, explained) = self.dataflow.sizes();
+            self.health.measured(sizes, explained);
         }
-        let publications = self
-            .program
-            .publish()?
-            .into_iter()
-            .filter_map(|(id, published)| {
-                let place = push::ProjectionId(self.projections.iter().position(|known| *known == id)?);
-                match published {
-                    Published::Unchanged => None,
-                    Published::Diff(delta) => Some((place, Publication::Diff(delta))),
-                    Published::KeyConflict { key } => Some((place, Publication::Failed(format!("two rows have the declared key {key}")))),
-                }
-            })
-            .collect();
-        self.stamp.epoch = self.stamp.epoch.next();
-        self.hub.publish(self.stamp.clone(), publications);
-        let withheld = self.projections.iter().map(|id| self.program.withheld(*id)).collect();
-        self.health.set_withheld(withheld);
         Ok(())
     }
 }

@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use connectors::postgres::SourceState;
-use pipeline::expr::Withheld;
+use connectors::SourceState;
+use pipeline::state::Size;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use push::Health;
+use push::{Health, WithheldNow};
 use tokio::sync::watch;
 
 /// Collects what sources and engine report.
@@ -15,19 +15,20 @@ use tokio::sync::watch;
 pub struct HealthBoard {
     health: watch::Sender<Health>,
     progress: Mutex<Progress>,
+    sizes: Mutex<Vec<(String, Size)>>,
 }
 
 /// What readiness is made of. Once ready, a program stays so: while a source is lost, what was
 /// read before is still served.
 #[derive(Debug)]
 struct Progress {
-    has_published: bool,
+    shows_all: bool,
     has_streamed: Vec<bool>,
 }
 
 impl Progress {
     fn is_ready(&self) -> bool {
-        self.has_published && self.has_streamed.iter().all(|streamed| *streamed)
+        self.shows_all && self.has_streamed.iter().all(|streamed| *streamed)
     }
 }
 
@@ -38,10 +39,15 @@ impl HealthBoard {
         let health = Health {
             is_ready: false,
             sources: sources.iter().map(|name| (name.to_string(), show_state(&SourceState::Connecting))).collect(),
-            withheld: vec![(0, None); projections],
+            withheld: vec![WithheldNow::default(); projections],
+            explained: Vec::new(),
         };
-        let progress = Progress { has_published: false, has_streamed: vec![false; sources.len()] };
-        HealthBoard { health: watch::Sender::new(health), progress: Mutex::new(progress) }
+        let progress = Progress { shows_all: false, has_streamed: vec![false; sources.len()] };
+        HealthBoard {
+            health: watch::Sender::new(health),
+            progress: Mutex::new(progress),
+            sizes: Mutex::new(Vec::new()),
+        }
     }
 
     /// Follows the board.
@@ -61,17 +67,28 @@ impl HealthBoard {
         });
     }
 
-    /// Reports, at the end of an epoch, the rows withheld in each projection.
-    pub fn set_withheld(&self, withheld: Vec<Withheld>) {
-        let withheld: Vec<(i64, Option<String>)> = withheld.into_iter().map(|it| (it.rows, it.reason.map(|reason| reason.0))).collect();
+    /// Reports the end of an epoch: the rows withheld in the projections that it touched, by their
+    /// place, and whether every projection has been shown.
+    pub fn epoch_ended(&self, withheld: Vec<(usize, WithheldNow)>, shows_all: bool) {
         self.health.send_if_modified(|health| {
             let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-            progress.has_published = true;
-            let is_ready = progress.is_ready();
-            let changed = health.is_ready != is_ready || health.withheld != withheld;
-            health.is_ready = is_ready;
-            health.withheld = withheld;
+            progress.shows_all |= shows_all;
+            let mut changed = std::mem::replace(&mut health.is_ready, progress.is_ready()) != health.is_ready;
+            for (place, now) in withheld {
+                changed |= health.withheld[place] != now;
+                health.withheld[place] = now;
+            }
             changed
+        });
+    }
+
+    /// Reports how large state is, store by store, and each projection's operators with theirs.
+    pub fn measured(&self, sizes: Vec<(String, Size)>, explained: Vec<Arc<str>>) {
+        *self.sizes.lock().unwrap_or_else(PoisonError::into_inner) = sizes;
+        // Nobody waits for this.
+        self.health.send_if_modified(|health| {
+            health.explained = explained;
+            false
         });
     }
 
@@ -85,10 +102,23 @@ impl HealthBoard {
         }
         registry.register("source_streaming", "1 while the source's changes are read as they come", streaming);
         let withheld = Family::<Vec<(String, String)>, Gauge>::default();
-        for (name, (rows, _)) in projections.iter().zip(&health.withheld) {
-            withheld.get_or_create(&vec![("projection".to_owned(), name.clone())]).set(*rows);
+        for (name, now) in projections.iter().zip(&health.withheld) {
+            withheld.get_or_create(&vec![("projection".to_owned(), name.clone())]).set(now.rows);
         }
         registry.register("projection_withheld_rows", "Rows withheld because an expression failed", withheld);
+        let (rows, bytes) =
+            (Family::<Vec<(String, String)>, Gauge>::default(), Family::<Vec<(String, String)>, Gauge>::default());
+        for (label, size) in self.sizes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let labels = vec![
+                ("of".to_owned(), label.clone()),
+                ("part".to_owned(), size.name.part.to_owned()),
+                ("id".to_owned(), size.name.of.to_string()),
+            ];
+            rows.get_or_create(&labels).set(i64::try_from(size.rows).unwrap_or(i64::MAX));
+            bytes.get_or_create(&labels).set(i64::try_from(size.bytes).unwrap_or(i64::MAX));
+        }
+        registry.register("state_rows", "Keys of each store of the engine's state", rows);
+        registry.register("state_bytes", "Bytes of each store of the engine's state", bytes);
     }
 }
 

@@ -3,12 +3,12 @@
 //! ```text
 //!  prepare ──► Prepared ──► run: a task per source ──► engine (a thread) ──► hub ◄── serve
 //!  (project,                 (connectors)               (pipeline)           (push)
-//!   databases,
+//!   sources,  
 //!   plan)
 //! ```
 
-pub mod cli;
+pub mod run; // all of it together
+pub mod prepare; // a folder and its sources to a plan
 pub mod engine; // the thread that owns the program
 pub mod health; // what the program says of itself
-pub mod prepare; // a folder and its databases to a plan
-pub mod run; // all of it together // the command line
+pub mod cli; // the command line

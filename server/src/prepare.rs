@@ -1,13 +1,16 @@
-//! A folder and its databases to a plan.
+//! A folder and its sources to a plan.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use connectors::postgres::{DiscoveredTable, Response, SourceError, TableRequest, Target, chain, discover, response_to};
+use connectors::source::{Opened, Problem, SourceTable, TableRequest};
+use connectors::{Connector, Source};
 use sql::plan::{declared_shape, declared_type};
-use sql::project::{Connector, PostgresTable};
-use sql::{Diagnostic, Diagnostics, Plan, Project, TableShape, plan};
+use sql::{Diagnostic, Diagnostics, Plan, Project, TableDeclaration, TableShape, plan};
+
+/// What tables can be read from. A new connector is a line here.
+pub const CONNECTORS: &[Connector] = &[connectors::postgres::CONNECTOR];
 
 /// A project that can run.
 pub struct Prepared {
@@ -15,27 +18,21 @@ pub struct Prepared {
     pub project: Project,
     /// Its dataflow.
     pub plan: Plan,
-    /// The databases that it reads.
+    /// Where it reads from.
     pub sources: Vec<PreparedSource>,
 }
 
-/// A database that a project reads, and the tables it reads there.
+/// A place that a project reads from.
 pub struct PreparedSource {
-    /// Name in positions and metrics.
+    /// Name in positions and metrics; no two have the same.
     pub name: Arc<str>,
-    /// Where it is.
-    pub target: Target,
-    /// The publication.
-    pub publication: String,
-    /// Beginning of the slots' names.
-    pub slot: String,
-    /// The tables, by their names in the project.
-    pub requests: Vec<TableRequest>,
-    /// The same as found; empty when nothing was asked of a server.
-    pub tables: Vec<DiscoveredTable>,
+    /// The source.
+    pub source: Box<dyn Source>,
+    /// Its tables as found, in its order; empty when nothing was asked of it.
+    pub tables: Vec<SourceTable>,
 }
 
-/// Whether databases are asked for their tables.
+/// Whether sources are asked for their tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
     /// Yes.
@@ -44,14 +41,22 @@ pub enum Ask {
     Nobody,
 }
 
-/// Reads a project, looks at its databases, and plans it.
+/// Reads a project, looks at its sources, and plans it.
 ///
 /// # Errors
 /// With every mistake that could be found.
 pub async fn prepare(folder: &Path, ask: Ask) -> Result<Prepared, Diagnostics> {
+    prepare_with(folder, ask, CONNECTORS).await
+}
+
+/// As [`prepare`], with other connectors.
+///
+/// # Errors
+/// As [`prepare`].
+pub async fn prepare_with(folder: &Path, ask: Ask, connectors: &[Connector]) -> Result<Prepared, Diagnostics> {
     let mut wrong = Diagnostics::default();
     let project = Project::load(folder, &|name| std::env::var(name).ok(), &mut wrong);
-    let mut sources = sources_of(&project, &mut wrong);
+    let mut sources = open_sources(&project, connectors, &mut wrong);
     let shapes = match ask {
         Ask::Nobody => declared_shapes(&project, &mut wrong),
         Ask::Databases => discovered_shapes(&project, &mut sources, &mut wrong).await,
@@ -60,41 +65,62 @@ pub async fn prepare(folder: &Path, ask: Ask) -> Result<Prepared, Diagnostics> {
     if wrong.is_empty() { Ok(Prepared { project, plan, sources }) } else { Err(wrong.sorted()) }
 }
 
-/// Tables of one database and publication are one source: one slot, one order of transactions.
-fn sources_of(project: &Project, wrong: &mut Diagnostics) -> Vec<PreparedSource> {
-    let default_name = format!("deltafront_{}", sql_name(&project.name));
+fn open_sources(project: &Project, connectors: &[Connector], wrong: &mut Diagnostics) -> Vec<PreparedSource> {
     let mut sources: Vec<PreparedSource> = Vec::new();
+    let mut known = vec![Vec::new(); connectors.len()];
     for table in project.tables.values() {
-        let Connector::Postgres(postgres) = &table.connector;
-        let target = match Target::parse(&postgres.url) {
-            Ok(target) => target,
-            Err(error) => {
-                wrong.push(source_diagnostic(Diagnostic::at(table.place.clone(), error.to_string()), &error));
-                continue;
+        let (name, place) = &table.connector;
+        match connectors.iter().position(|connector| connector.name == name) {
+            Some(i) if has_its_options(table, &connectors[i], wrong) => known[i].push(request(table, wrong)),
+            Some(_) => {}
+            None => {
+                let names: Vec<String> =
+                    connectors.iter().map(|connector| format!("connector = '{}'", connector.name)).collect();
+                let mistake = Diagnostic::at(place.clone(), format!("there is no connector `{name}`"));
+                wrong.push(mistake.help(format!("this version has {}", names.join(", "))));
             }
-        };
-        let request = request(table, postgres, wrong);
-        let publication = postgres.publication.clone().unwrap_or_else(|| default_name.clone());
-        let slot = postgres.slot.clone().unwrap_or_else(|| default_name.clone());
-        let same =
-            |source: &&mut PreparedSource| source.target.is_same(&target) && source.publication == publication && source.slot == slot;
-        if let Some(source) = sources.iter_mut().find(same) {
-            source.requests.push(request);
-            continue;
         }
-        let wanted = postgres.source.clone().unwrap_or_else(|| target.database.clone());
-        let mut name = wanted.clone();
-        let mut number = 2;
-        while sources.iter().any(|source| *source.name == *name) {
-            name = format!("{wanted}-{number}");
-            number += 1;
+    }
+    for (connector, tables) in connectors.iter().zip(known) {
+        let Opened { sources: opened, problems } = (connector.open)(&sql_name(&project.name), tables);
+        for Problem { table, what, remedy } in problems {
+            wrong.push(diagnostic(project, table.as_deref(), what, remedy));
         }
-        sources.push(PreparedSource { name: name.into(), target, publication, slot, requests: vec![request], tables: Vec::new() });
+        for source in opened {
+            let wanted = source.name();
+            let is_free = |name: &str| sources.iter().all(|source| *source.name != *name);
+            let name = if is_free(wanted) {
+                wanted.to_owned()
+            } else {
+                (2..).map(|number| format!("{wanted}-{number}")).find(|name| is_free(name)).unwrap_or_default()
+            };
+            sources.push(PreparedSource { name: name.into(), source, tables: Vec::new() });
+        }
     }
     sources
 }
 
-fn request(table: &sql::TableDeclaration, postgres: &PostgresTable, wrong: &mut Diagnostics) -> TableRequest {
+/// Reports options that the connector does not take, and those that it needs. Answers whether the
+/// table can be looked at.
+fn has_its_options(table: &TableDeclaration, connector: &Connector, wrong: &mut Diagnostics) -> bool {
+    let names: Vec<&str> =
+        std::iter::once("connector").chain(connector.options.iter().map(|option| option.name)).collect();
+    table.options.refuse_others(&names, connector.of_tables, wrong);
+    let given = table.options.values();
+    let mut has_all = true;
+    for option in connector.options {
+        let Some(remedy) = option.required else { continue };
+        has_all &= given.contains_key(option.name);
+        if !table.options.was_given(option.name) {
+            let mistake =
+                Diagnostic::at(table.place.clone(), format!("table `{}` has no `{}`", table.name, option.name));
+            wrong.push(mistake.help(remedy));
+        }
+    }
+    has_all
+}
+
+fn request(table: &TableDeclaration, wrong: &mut Diagnostics) -> TableRequest {
     let mut columns = Vec::new();
     for column in &table.columns {
         match declared_type(column) {
@@ -104,9 +130,9 @@ fn request(table: &sql::TableDeclaration, postgres: &PostgresTable, wrong: &mut 
     }
     TableRequest {
         name: table.name.clone(),
-        schema: postgres.schema.clone(),
-        table: postgres.table.clone(),
+        options: table.options.values(),
         columns: (!columns.is_empty()).then_some(columns),
+        key: table.key.clone(),
     }
 }
 
@@ -121,25 +147,33 @@ fn declared_shapes(project: &Project, wrong: &mut Diagnostics) -> BTreeMap<Strin
     shapes
 }
 
-async fn discovered_shapes(project: &Project, sources: &mut [PreparedSource], wrong: &mut Diagnostics) -> BTreeMap<String, TableShape> {
+async fn discovered_shapes(
+    project: &Project,
+    sources: &mut [PreparedSource],
+    wrong: &mut Diagnostics,
+) -> BTreeMap<String, TableShape> {
     let mut shapes = BTreeMap::new();
-    for source in sources {
-        match discover(&source.target, &source.requests).await {
-            Ok(tables) => {
-                for table in &tables {
-                    shapes.insert(table.name.clone(), TableShape { schema: Arc::clone(&table.schema), identity: table.identity.clone() });
+    for PreparedSource { source, tables, .. } in sources {
+        match source.discover().await {
+            Ok(found) => {
+                for table in &found {
+                    shapes.insert(
+                        table.name.clone(),
+                        TableShape { schema: Arc::clone(&table.schema), identity: table.identity.clone() },
+                    );
                 }
-                source.tables = tables;
+                *tables = found;
             }
             Err(problems) => {
-                for problem in problems {
-                    // What is wrong with a database stands at the first table that names it.
-                    let at = problem.table.as_ref().unwrap_or(&source.requests[0].name);
-                    let place = project.tables.get(at).map(|table| table.place.clone());
-                    let text = chain(&problem.error);
-                    let diagnostic =
-                        place.map_or_else(|| Diagnostic::of_project(text.clone()), |place| Diagnostic::at(place, text.clone()));
-                    wrong.push(source_diagnostic(diagnostic, &problem.error));
+                let first = source.table_names().first().map(|&name| name.to_owned());
+                for Problem { table, what, remedy } in problems {
+                    // What is wrong with a source stands at the first table that names it.
+                    wrong.push(diagnostic(
+                        project,
+                        table.as_ref().or(first.as_ref()).map(String::as_str),
+                        what,
+                        remedy,
+                    ));
                 }
             }
         }
@@ -147,15 +181,17 @@ async fn discovered_shapes(project: &Project, sources: &mut [PreparedSource], wr
     shapes
 }
 
-fn source_diagnostic(diagnostic: Diagnostic, error: &SourceError) -> Diagnostic {
-    match response_to(error) {
-        Response::Stop(remedy) => diagnostic.help(remedy),
-        Response::Retry => diagnostic.help("start the database, or check host and port in the url; --offline checks without it"),
-    }
+fn diagnostic(project: &Project, table: Option<&str>, what: String, remedy: String) -> Diagnostic {
+    let diagnostic = match table.and_then(|name| project.tables.get(name)) {
+        Some(table) => Diagnostic::at(table.place.clone(), what),
+        None => Diagnostic::of_project(what),
+    };
+    diagnostic.help(remedy)
 }
 
 /// A name that needs no quotes in SQL.
 fn sql_name(name: &str) -> String {
-    let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect();
+    let plain: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect();
     plain.chars().take(40).collect()
 }

@@ -6,29 +6,37 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::Context;
-use connectors::postgres::{Source, SourceOptions, SourceState};
-use pipeline::Lsn;
+use connectors::{Connector, Link, SourceState, event_queue};
 use push::serve::Gate;
 use push::{Health, Hub, ServeOptions, serve};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::engine::{Engine, EngineSource};
 use crate::health::HealthBoard;
-use crate::prepare::{Ask, Prepared, prepare};
+use crate::prepare::{Ask, CONNECTORS, Prepared, prepare_with};
 
-/// Events between sources and engine. A large transaction is one event, so few are enough to keep
-/// the engine busy, and many would only hide that it is behind.
-const EVENTS_MAX: usize = 64;
+/// Bytes of rows that sources have told and the engine has not worked off, all sources together.
+/// Enough to keep the engine busy while sources decode the next; when it is full sources stop
+/// reading, and their servers keep what is to come. A transaction that is larger passes alone.
+const EVENT_BYTES_MAX: u32 = 64 << 20;
 
 /// What the command line may change.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 pub struct RunOptions {
     /// Listen here in place of where the project says.
     pub listen: Option<SocketAddr>,
     /// How clients are treated.
     pub serve: ServeOptions,
+    /// What tables can be read from.
+    pub connectors: &'static [Connector],
+}
+
+impl Default for RunOptions {
+    fn default() -> RunOptions {
+        RunOptions { listen: None, serve: ServeOptions::default(), connectors: CONNECTORS }
+    }
 }
 
 /// A program that runs.
@@ -40,7 +48,8 @@ pub struct Running {
     /// What it serves.
     pub hub: Arc<Hub>,
     stop: oneshot::Sender<()>,
-    serving: JoinHandle<()>,
+    /// `None` once it has been seen to end.
+    serving: Option<JoinHandle<()>>,
     tasks: JoinSet<()>,
     engine: thread::JoinHandle<anyhow::Result<()>>,
     ended: watch::Receiver<Option<Ended>>,
@@ -59,7 +68,7 @@ enum Ended {
 /// # Errors
 /// With every mistake in the project ([`sql::Diagnostics`]), or when it can't listen.
 pub async fn start(folder: &Path, options: RunOptions) -> anyhow::Result<Running> {
-    let Prepared { project, plan, sources } = prepare(folder, Ask::Databases).await?;
+    let Prepared { project, plan, sources } = prepare_with(folder, Ask::Databases, options.connectors).await?;
     let listen = options.listen.unwrap_or(project.config.server.listen);
     let listener = TcpListener::bind(listen).await.with_context(|| {
         format!("can't listen on {listen}; is another server there? Choose another with --listen or [server] listen in deltafront.toml")
@@ -70,17 +79,21 @@ pub async fn start(folder: &Path, options: RunOptions) -> anyhow::Result<Running
     let source_names: Vec<Arc<str>> = sources.iter().map(|source| Arc::clone(&source.name)).collect();
     let board = Arc::new(HealthBoard::new(&source_names, names.len()));
 
-    let (event_sender, events) = mpsc::channel(EVENTS_MAX);
+    let (event_sender, events) = event_queue(EVENT_BYTES_MAX);
     let mut tasks = JoinSet::new();
     let mut engine_sources = Vec::new();
     for (index, source) in sources.into_iter().enumerate() {
-        let (applied_sender, applied) = watch::channel(Lsn(0));
+        let (durable_sender, durable) = watch::channel(None);
         let (state_sender, mut state) = watch::channel(SourceState::Connecting);
         let tables = source.tables.iter().map(|table| plan.tables[&table.name]).collect();
-        engine_sources.push(EngineSource { name: Arc::clone(&source.name), tables, applied: applied_sender });
-        let options = SourceOptions { index, name: source.name, publication: source.publication, slot: source.slot };
-        let source = Source::new(source.target, options, source.tables, event_sender.clone(), state_sender, applied);
-        tasks.spawn(source.run());
+        engine_sources.push(EngineSource { name: Arc::clone(&source.name), tables, durable: durable_sender });
+        let link =
+            Link { name: source.name, events: event_sender.of_source(index), state: state_sender.clone(), durable };
+        let run = source.source.run(link);
+        tasks.spawn(async move {
+            run.await;
+            state_sender.send_if_modified(ended_by_itself);
+        });
         let board = Arc::clone(&board);
         tasks.spawn(async move {
             loop {
@@ -93,7 +106,8 @@ pub async fn start(folder: &Path, options: RunOptions) -> anyhow::Result<Running
     }
     drop(event_sender);
 
-    let projections = plan.projections.iter().map(|projection| projection.id).collect();
+    let projections =
+        plan.projections.iter().filter_map(|projection| plan.program.projection_id(&projection.name)).collect();
     let engine = Engine::new(plan.program, engine_sources, Arc::clone(&hub), Arc::clone(&board), projections);
     let (ended_sender, ended) = watch::channel(None);
     // A thread of its own: a step may take long, and must not keep sockets waiting.
@@ -116,20 +130,36 @@ pub async fn start(folder: &Path, options: RunOptions) -> anyhow::Result<Running
     let stopped = async move {
         let _ = stopped.await;
     };
-    let serving = tokio::spawn(serve(listener, Arc::clone(&hub), gate, options.serve, board.subscribe(), more_metrics, stopped));
-    Ok(Running { address, health: board.subscribe(), hub, stop, serving, tasks, engine, ended })
+    let serving =
+        tokio::spawn(serve(listener, Arc::clone(&hub), gate, options.serve, board.subscribe(), more_metrics, stopped));
+    Ok(Running { address, health: board.subscribe(), hub, stop, serving: Some(serving), tasks, engine, ended })
 }
 
 impl Running {
-    /// Resolves when the engine has failed: the program must end then.
-    pub async fn failed(&mut self) {
-        let ended = tokio::select! {
-            ended = self.ended.wait_for(Option::is_some) => ended.map(|ended| *ended),
-            () = panicked(&mut self.tasks) => return,
+    /// Resolves, with what happened, when a part of the program has failed: the program must end
+    /// then, since the rest of it would go on saying that all is well.
+    pub async fn failed(&mut self) -> &'static str {
+        let Running { ended, tasks, serving, .. } = self;
+        let engine = async {
+            match ended.wait_for(Option::is_some).await.map(|ended| *ended) {
+                // Every source waits for an operator, or one of them has panicked.
+                Ok(Some(Ended::WithoutSources)) => std::future::pending().await,
+                Ok(_) => "the engine failed",
+                Err(_) => "the engine panicked",
+            }
         };
-        // Without a word it has panicked.
-        if matches!(ended, Ok(Some(Ended::WithoutSources))) {
-            std::future::pending::<()>().await;
+        let server = async {
+            if let Some(serving) = serving.as_mut() {
+                let _ = serving.await;
+            }
+        };
+        tokio::select! {
+            what = engine => what,
+            () = panicked(tasks) => "a source panicked",
+            () = server => {
+                self.serving = None;
+                "the server panicked"
+            }
         }
     }
 
@@ -140,12 +170,25 @@ impl Running {
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.tasks.shutdown().await;
         let _ = self.stop.send(());
-        let _ = self.serving.await;
+        if let Some(serving) = self.serving {
+            let _ = serving.await;
+        }
         match tokio::task::spawn_blocking(move || self.engine.join()).await? {
             Ok(ended) => ended,
             Err(_) => anyhow::bail!("the engine panicked, which is a mistake of ours; please report it with the log"),
         }
     }
+}
+
+/// A source that has ended says why it stopped. One that has not must not go on saying what it did
+/// last.
+fn ended_by_itself(state: &mut SourceState) -> bool {
+    let is_silent = !matches!(state, SourceState::Stopped { .. });
+    if is_silent {
+        let (error, remedy) = ("it ended without a reason", "restart, and please report this with the log");
+        *state = SourceState::Stopped { error: error.to_owned(), remedy: remedy.to_owned() };
+    }
+    is_silent
 }
 
 /// Resolves when a source's task has panicked; one that only ended has said why.

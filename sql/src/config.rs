@@ -44,7 +44,11 @@ pub struct ServerConfig {
 
 impl Default for ServerConfig {
     fn default() -> ServerConfig {
-        ServerConfig { listen: SocketAddr::from(([127, 0, 0, 1], 8080)), allowed_origins: Vec::new(), allowed_hosts: Vec::new() }
+        ServerConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            allowed_origins: Vec::new(),
+            allowed_hosts: Vec::new(),
+        }
     }
 }
 
@@ -57,7 +61,8 @@ impl Config {
         toml::from_str(&file.text).map_err(|error| {
             let span = error.span().unwrap_or(0..0);
             let place = Place::new(file, Span::new(location(&file.text, span.start), location(&file.text, span.end)));
-            Diagnostic::at(place, error.message().trim().replace('\n', " ")).help("see docs/projects.md for what deltafront.toml may hold")
+            Diagnostic::at(place, error.message().trim().replace('\n', " "))
+                .help("see docs/projects.md for what deltafront.toml may hold")
         })
     }
 }

@@ -33,7 +33,11 @@ impl Place {
     #[must_use]
     pub fn new(file: &Arc<SourceFile>, span: Span) -> Place {
         let Location { line, column } = span.start;
-        let length = if span.end.line == line { span.end.column.saturating_sub(column) } else { rest_of_line(file, line, column) };
+        let length = if span.end.line == line {
+            span.end.column.saturating_sub(column)
+        } else {
+            rest_of_line(file, line, column)
+        };
         Place { file: Arc::clone(file), line: line.max(1), column: column.max(1), length: length.max(1) }
     }
 }
@@ -83,8 +87,11 @@ impl fmt::Display for Diagnostic {
             writeln!(f, "{gutter}--> {}:{line}:{column}", show_path(&file.path))?;
             if let Some(text) = file.text.lines().nth(usize::try_from(line - 1).unwrap_or(0)) {
                 // Tabs before the mark are kept so that it stands under the same place.
-                let before: String =
-                    text.chars().take(usize::try_from(column - 1).unwrap_or(0)).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+                let before: String = text
+                    .chars()
+                    .take(usize::try_from(column - 1).unwrap_or(0))
+                    .map(|c| if c == '\t' { '\t' } else { ' ' })
+                    .collect();
                 let mark = "^".repeat(usize::try_from(*length).unwrap_or(1));
                 writeln!(f, "{gutter} |\n{number} | {text}\n{gutter} | {before}{mark}")?;
             }

@@ -13,10 +13,13 @@ use datafusion::common::{DFSchemaRef, Result, plan_err};
 use datafusion::error::DataFusionError;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::{Expr as LogicalExpr, Extension, LogicalPlan, UserDefinedLogicalNode, UserDefinedLogicalNodeCore};
+use datafusion::logical_expr::{
+    Expr as LogicalExpr, Extension, LogicalPlan, UserDefinedLogicalNode, UserDefinedLogicalNodeCore,
+};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use pipeline::{Aggregate, Expr, ExprError, Recompute};
@@ -47,6 +50,10 @@ impl Expr for PlannedExpr {
         let value = self.expr.evaluate(batch).map_err(|error| expr_error(&error))?;
         let array = value.into_array(batch.num_rows()).map_err(|error| expr_error(&error))?;
         if *array.data_type() == self.data_type { Ok(array) } else { Ok(cast(&array, &self.data_type)?) }
+    }
+
+    fn columns(&self) -> Vec<usize> {
+        collect_columns(&self.expr).iter().map(Column::index).collect()
     }
 
     fn as_column(&self) -> Option<usize> {
@@ -86,27 +93,27 @@ impl Aggregate for PlannedAggregate {
 
 /// Stands in a subplan where an input of the pipeline comes in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Input {
+pub struct SubplanInput {
     /// Which input.
     pub index: usize,
     /// Its columns, with the qualifiers that the subplan's expressions use.
     pub schema: DFSchemaRef,
 }
 
-impl Input {
+impl SubplanInput {
     /// As a leaf of a logical plan.
     pub fn leaf(index: usize, schema: DFSchemaRef) -> LogicalPlan {
-        LogicalPlan::Extension(Extension { node: Arc::new(Input { index, schema }) })
+        LogicalPlan::Extension(Extension { node: Arc::new(SubplanInput { index, schema }) })
     }
 }
 
-impl PartialOrd for Input {
-    fn partial_cmp(&self, other: &Input) -> Option<std::cmp::Ordering> {
+impl PartialOrd for SubplanInput {
+    fn partial_cmp(&self, other: &SubplanInput) -> Option<std::cmp::Ordering> {
         self.index.partial_cmp(&other.index)
     }
 }
 
-impl UserDefinedLogicalNodeCore for Input {
+impl UserDefinedLogicalNodeCore for SubplanInput {
     fn name(&self) -> &str {
         "Input"
     }
@@ -127,7 +134,7 @@ impl UserDefinedLogicalNodeCore for Input {
         write!(f, "Input: {}", self.index)
     }
 
-    fn with_exprs_and_inputs(&self, _: Vec<LogicalExpr>, _: Vec<LogicalPlan>) -> Result<Input> {
+    fn with_exprs_and_inputs(&self, _: Vec<LogicalExpr>, _: Vec<LogicalPlan>) -> Result<SubplanInput> {
         Ok(self.clone())
     }
 }
@@ -148,7 +155,7 @@ impl ExtensionPlanner for InputPlanner {
         _: &dyn Session,
         _: &PhysicalPlanningContext,
     ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-        let Some(input) = node.as_any().downcast_ref::<Input>() else { return Ok(None) };
+        let Some(input) = node.as_any().downcast_ref::<SubplanInput>() else { return Ok(None) };
         let schema: SchemaRef = Arc::clone(input.schema.inner());
         let cells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(batch) = cells.get(&input.index) else { return plan_err!("input {} has no rows", input.index) };
@@ -172,7 +179,7 @@ pub struct PlannedSubplan {
 }
 
 impl PlannedSubplan {
-    /// `plan` has an [`Input`] wherever rows of the pipeline come in; `schema` is the output's.
+    /// `plan` has an [`SubplanInput`] wherever rows of the pipeline come in; `schema` is the output's.
     pub fn new(plan: LogicalPlan, schema: SchemaRef, state: SessionState) -> PlannedSubplan {
         PlannedSubplan { plan, schema, state, runtime: None }
     }
@@ -187,11 +194,13 @@ impl PlannedSubplan {
             .columns()
             .iter()
             .zip(self.schema.fields())
-            .map(
-                |(column, field)| {
-                    if column.data_type() == field.data_type() { Ok(Arc::clone(column)) } else { cast(column, field.data_type()) }
-                },
-            )
+            .map(|(column, field)| {
+                if column.data_type() == field.data_type() {
+                    Ok(Arc::clone(column))
+                } else {
+                    cast(column, field.data_type())
+                }
+            })
             .collect::<std::result::Result<_, _>>()?;
         Ok(pipeline::row::batch_of(&self.schema, columns, batch.num_rows())?)
     }
@@ -202,7 +211,9 @@ impl Recompute for PlannedSubplan {
         let cells: Cells = Arc::new(Mutex::new(inputs.iter().cloned().enumerate().collect()));
         let runtime = match self.runtime.take() {
             Some(runtime) => runtime,
-            None => tokio::runtime::Builder::new_current_thread().build().map_err(|error| ExprError(error.to_string()))?,
+            None => {
+                tokio::runtime::Builder::new_current_thread().build().map_err(|error| ExprError(error.to_string()))?
+            }
         };
         let answer = runtime.block_on(self.run(cells)).map_err(|error| expr_error(&error));
         self.runtime = Some(runtime);
@@ -213,7 +224,9 @@ impl Recompute for PlannedSubplan {
 /// Plans the subplan over empty inputs, so that what DataFusion can't execute is known when a
 /// project is checked and not when its first row comes.
 pub fn try_subplan(subplan: &PlannedSubplan, inputs: &[SchemaRef]) -> Result<()> {
-    let cells: Cells = Arc::new(Mutex::new(inputs.iter().map(|schema| RecordBatch::new_empty(Arc::clone(schema))).enumerate().collect()));
+    let cells: Cells = Arc::new(Mutex::new(
+        inputs.iter().map(|schema| RecordBatch::new_empty(Arc::clone(schema))).enumerate().collect(),
+    ));
     let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(InputPlanner(cells))]);
     // Planning is async in name only: nothing in it waits.
     futures::executor::block_on(planner.create_physical_plan(&subplan.plan, &subplan.state)).map(|_| ())

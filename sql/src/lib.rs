@@ -9,18 +9,18 @@
 //! This is the one crate that knows DataFusion. Reading a project needs no server; what a table
 //! looks like is asked of whoever calls, between [`Project::load`] and [`plan::plan`].
 
+pub mod project; // a folder to tables, views and projections
+pub mod statement; // files to statements, each mistake on its own
+pub mod options; // WITH (…), ${VARIABLE}
 pub mod config; // deltafront.toml
 pub mod diagnostic; // what is wrong, where, and what to do about it
-mod expr;
-mod lower; // a logical plan to operators
-pub mod options; // WITH (…), ${VARIABLE}
-pub mod plan; // statements in the order of their needs, planned by DataFusion
-pub mod project; // a folder to tables, views and projections
 pub mod session; // DataFusion, set up so that its answers are right for deltas
-pub mod statement; // files to statements, each mistake on its own // DataFusion's expressions, aggregates and executor behind pipeline's traits
+pub mod plan; // statements in the order of their needs, planned by DataFusion
+mod lower; // a logical plan to a dataflow
+mod expr; // DataFusion's expressions, aggregates and executor behind pipeline's traits
 
 pub use config::Config;
 pub use diagnostic::{Diagnostic, Diagnostics};
-pub use plan::{Plan, PlannedProjection, TableShape, plan};
+pub use plan::{Description, Plan, PlannedProjection, TableShape, describe, plan};
 
 pub use project::{Project, TableDeclaration};

@@ -23,7 +23,12 @@ pub struct Options {
 impl Options {
     /// Reads the options of a statement, reporting those that are malformed, repeated or use a
     /// variable that is not set.
-    pub fn read(options: &[SqlOption], file: &Arc<SourceFile>, environment: Environment<'_>, wrong: &mut Diagnostics) -> Options {
+    pub fn read(
+        options: &[SqlOption],
+        file: &Arc<SourceFile>,
+        environment: Environment<'_>,
+        wrong: &mut Diagnostics,
+    ) -> Options {
         let mut read = Options::default();
         for option in options {
             let SqlOption::KeyValue { key, value } = option else {
@@ -34,7 +39,10 @@ impl Options {
             let place = Place::new(file, value.span());
             let name = key.value.to_lowercase();
             let Some(text) = literal(value) else {
-                wrong.push(Diagnostic::at(place, format!("the value of `{key}` is not a constant")).help(format!("write {key} = '…'")));
+                wrong.push(
+                    Diagnostic::at(place, format!("the value of `{key}` is not a constant"))
+                        .help(format!("write {key} = '…'")),
+                );
                 read.broken.insert(name);
                 continue;
             };
@@ -47,7 +55,8 @@ impl Options {
                 }
             };
             if read.values.insert(name, (text, place, key_place.clone())).is_some() {
-                wrong.push(Diagnostic::at(key_place, format!("option `{key}` is given twice")).help("keep one of them"));
+                wrong
+                    .push(Diagnostic::at(key_place, format!("option `{key}` is given twice")).help("keep one of them"));
             }
         }
         read
@@ -64,15 +73,27 @@ impl Options {
         self.broken.contains(name)
     }
 
-    /// Reports every option that was not taken out.
-    pub fn refuse_rest(self, known: &[&str], of: &str, wrong: &mut Diagnostics) {
-        for (name, (_, _, place)) in self.values {
-            let help = match most_like(&name, known.iter().copied()) {
+    /// The options that can be used, by their lower-case names.
+    #[must_use]
+    pub fn values(&self) -> BTreeMap<String, String> {
+        self.values.iter().map(|(name, (text, ..))| (name.clone(), text.clone())).collect()
+    }
+
+    /// Whether an option was given, in a way that can be used or in one that has been reported.
+    #[must_use]
+    pub fn was_given(&self, name: &str) -> bool {
+        self.values.contains_key(name) || self.broken.contains(name)
+    }
+
+    /// Reports every option that is none of these.
+    pub fn refuse_others(&self, known: &[&str], of: &str, wrong: &mut Diagnostics) {
+        for (name, (_, _, place)) in self.values.iter().filter(|(name, _)| !known.contains(&name.as_str())) {
+            let help = match most_like(name, known.iter().copied()) {
                 Some(like) => format!("did you mean `{like}`?"),
                 None if known.is_empty() => format!("{of} takes none"),
                 None => format!("{of} takes {}", known.join(", ")),
             };
-            wrong.push(Diagnostic::at(place, format!("unknown option `{name}`")).help(help));
+            wrong.push(Diagnostic::at(place.clone(), format!("unknown option `{name}`")).help(help));
         }
     }
 }
@@ -104,7 +125,10 @@ fn substitute(text: &str, environment: Environment<'_>) -> Result<String, BadVar
     while let Some(start) = rest.find("${") {
         out.push_str(&rest[..start]);
         let Some(length) = rest[start..].find('}') else {
-            return Err(BadVariable { message: "`${` without `}`".to_owned(), help: "write ${NAME} or ${NAME:-otherwise}".to_owned() });
+            return Err(BadVariable {
+                message: "`${` without `}`".to_owned(),
+                help: "write ${NAME} or ${NAME:-otherwise}".to_owned(),
+            });
         };
         let inside = &rest[start + 2..start + length];
         let (name, otherwise) = match inside.split_once(":-") {

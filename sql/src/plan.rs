@@ -18,7 +18,7 @@ use datafusion::sql::sqlparser::ast::{ObjectName, Query, Spanned, Statement, Vis
 use datafusion::sql::sqlparser::tokenizer::{Location, Span};
 use pipeline::projection::ProjectionKey;
 use pipeline::table::Identity;
-use pipeline::{Program, ProjectionId, TableId};
+use pipeline::{Dataflow, Program, TableId};
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, most_like};
 use crate::lower::{Lowering, SortedBy};
@@ -50,8 +50,6 @@ pub struct Plan {
 pub struct PlannedProjection {
     /// Its name.
     pub name: String,
-    /// Where it is in the program.
-    pub id: ProjectionId,
     /// For people.
     pub description: Option<String>,
     /// At least this long between two diffs to a client.
@@ -64,22 +62,43 @@ pub struct PlannedProjection {
     pub order: Vec<SortedBy>,
 }
 
+/// What a project is to do.
+pub struct Description {
+    /// For a program to become, also one that runs ([`Program::reconcile`]).
+    pub dataflow: Dataflow,
+    /// What is served, in the order of names.
+    pub projections: Vec<PlannedProjection>,
+}
+
 /// Plans a project whose tables have these shapes. Every mistake goes to `wrong`; the plan has
 /// what is right.
 pub fn plan(project: &Project, shapes: &BTreeMap<String, TableShape>, wrong: &mut Diagnostics) -> Plan {
+    let Description { dataflow, projections } = describe(project, shapes, wrong);
+    let program = Program::new(dataflow).unwrap_or_else(|error| {
+        wrong.push(Diagnostic::of_project(chain(&error)));
+        Program::default()
+    });
+    let tables = project.tables.keys().filter_map(|name| Some((name.clone(), program.table_id(name)?))).collect();
+    Plan { program, tables, projections }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {}", chain(cause)),
+        None => error.to_string(),
+    }
+}
+
+/// As [`plan`], without building the program.
+pub fn describe(project: &Project, shapes: &BTreeMap<String, TableShape>, wrong: &mut Diagnostics) -> Description {
     let context = session();
     let mut lowering = Lowering::new(context.state());
-    let mut tables = BTreeMap::new();
     for (name, declaration) in &project.tables {
         let Some(shape) = shapes.get(name) else { continue };
         let schema = nullable(&shape.schema);
-        let added = lowering
-            .add_table(name, Arc::clone(&schema), shape.identity.clone())
-            .and_then(|id| context.register_table(quoted(name), Arc::new(SourceTable(schema))).map(|_| id));
-        match added {
-            Ok(id) => {
-                tables.insert(name.clone(), id);
-            }
+        let kept = pipeline::row::RowCodec::whole(&schema).map_err(DataFusionError::from);
+        match kept.and_then(|_| context.register_table(quoted(name), Arc::new(SourceTable(Arc::clone(&schema))))) {
+            Ok(_) => lowering.add_table(name, schema, shape.identity.clone()),
             Err(error) => wrong.push(Diagnostic::at(declaration.place.clone(), error.strip_backtrace())),
         }
     }
@@ -97,7 +116,7 @@ pub fn plan(project: &Project, shapes: &BTreeMap<String, TableShape>, wrong: &mu
         };
         let key = match &options.key {
             None => lowered.key.map_or(ProjectionKey::WholeRow, ProjectionKey::Derived),
-            Some((names, place)) => match declared_key(names, place, &lowered.schema) {
+            Some((names, place)) => match declared_key(names, place, &lowered.input.schema) {
                 Ok(columns) => ProjectionKey::Declared(columns),
                 Err(mistake) => {
                     wrong.push(mistake);
@@ -105,23 +124,27 @@ pub fn plan(project: &Project, shapes: &BTreeMap<String, TableShape>, wrong: &mu
                 }
             },
         };
-        match lowering.program.add_projection(name.clone(), lowered.node, key.clone()) {
-            Ok(id) => projections.push(PlannedProjection {
-                name: name.clone(),
-                id,
-                description: options.description.clone(),
-                batch: options.batch,
-                schema: lowered.schema,
-                key,
-                order: lowered.order,
-            }),
-            Err(error) => wrong.push(Diagnostic::at(declaration.place.clone(), error.to_string())),
+        if let Err(error) = pipeline::row::RowCodec::whole(&lowered.input.schema) {
+            wrong.push(Diagnostic::at(declaration.place.clone(), error.to_string()));
+            continue;
         }
+        lowering.dataflow.serve(name, &lowered.input, key.clone());
+        projections.push(PlannedProjection {
+            name: name.clone(),
+            description: options.description.clone(),
+            batch: options.batch,
+            schema: lowered.input.schema,
+            key,
+            order: lowered.order,
+        });
     }
     if projections.is_empty() && wrong.is_empty() {
-        wrong.push(Diagnostic::of_project("the project has no projection").help("write CREATE MATERIALIZED VIEW name AS SELECT …"));
+        wrong.push(
+            Diagnostic::of_project("the project has no projection")
+                .help("write CREATE MATERIALIZED VIEW name AS SELECT …"),
+        );
     }
-    Plan { program: lowering.program, tables, projections }
+    Description { dataflow: lowering.dataflow, projections }
 }
 
 /// The shape that the columns of a declaration give, without asking the source.
@@ -131,9 +154,13 @@ pub fn plan(project: &Project, shapes: &BTreeMap<String, TableShape>, wrong: &mu
 pub fn declared_shape(project: &Project, name: &str) -> std::result::Result<TableShape, Vec<Diagnostic>> {
     let Some(table) = project.tables.get(name) else { return Err(Vec::new()) };
     if table.columns.is_empty() {
-        let mistake =
-            Diagnostic::at(table.place.clone(), format!("the columns of `{name}` are not declared, and reading them needs its database"));
-        return Err(vec![mistake.help(format!("leave out --offline, or write CREATE TABLE {name} (id BIGINT PRIMARY KEY, …)"))]);
+        let mistake = Diagnostic::at(
+            table.place.clone(),
+            format!("the columns of `{name}` are not declared, and reading them needs its database"),
+        );
+        return Err(vec![
+            mistake.help(format!("leave out --offline, or write CREATE TABLE {name} (id BIGINT PRIMARY KEY, …)")),
+        ]);
     }
     let mut mistakes = Vec::new();
     let mut fields = Vec::new();
@@ -173,8 +200,10 @@ pub fn declared_type(column: &DeclaredColumn) -> std::result::Result<DataType, D
         .and_then(|statement| block_on(state.statement_to_plan(statement)));
     match plan {
         Ok(plan) => Ok(plan.schema().field(0).data_type().clone()),
-        Err(_) => Err(Diagnostic::at(column.place.clone(), format!("column `{}` has the unknown type {other}", column.name))
-            .help("declare it as TEXT to take the value as Postgres prints it")),
+        Err(_) => {
+            Err(Diagnostic::at(column.place.clone(), format!("column `{}` has the unknown type {other}", column.name))
+                .help("declare it as TEXT to take the value as Postgres prints it"))
+        }
     }
 }
 
@@ -206,7 +235,10 @@ impl Planned<'_> {
             if path.contains(&needed) {
                 let from = path.iter().position(|on_the_way| *on_the_way == needed).unwrap_or(0);
                 let cycle = [&path[from..], std::slice::from_ref(&needed)].concat().join(" → ");
-                wrong.push(Diagnostic::at(place(), format!("`{needed}` needs itself: {cycle}")).help("take one of them out of the circle"));
+                wrong.push(
+                    Diagnostic::at(place(), format!("`{needed}` needs itself: {cycle}"))
+                        .help("take one of them out of the circle"),
+                );
                 path[from..].iter().for_each(|member| drop(self.done.insert(member.clone(), None)));
                 is_right = false;
             } else if self.project.queries.contains_key(&needed) {
@@ -220,16 +252,21 @@ impl Planned<'_> {
             }
         }
         path.pop();
-        let planned = if is_right && !self.done.contains_key(name) { self.plan_query(declaration, wrong) } else { None };
+        let planned =
+            if is_right && !self.done.contains_key(name) { self.plan_query(declaration, wrong) } else { None };
         self.done.insert(name.to_owned(), planned.clone());
         planned
     }
 
     fn unknown_relation(&self, name: &str, place: Place) -> Diagnostic {
-        let known: Vec<&str> = self.project.tables.keys().chain(self.project.queries.keys()).map(String::as_str).collect();
+        let known: Vec<&str> =
+            self.project.tables.keys().chain(self.project.queries.keys()).map(String::as_str).collect();
         let help = match most_like(name, known.iter().copied()) {
             Some(like) => format!("did you mean `{like}`?"),
-            None => format!("write CREATE TABLE {name} WITH (connector = 'postgres', …); the project has {}", known.join(", ")),
+            None => format!(
+                "write CREATE TABLE {name} WITH (connector = 'postgres', …); the project has {}",
+                known.join(", ")
+            ),
         };
         Diagnostic::at(place, format!("there is no table or view `{name}`")).help(help)
     }
@@ -265,9 +302,14 @@ fn renamed(plan: LogicalPlan, names: &[String]) -> Result<LogicalPlan> {
     }
     let columns = plan.schema().columns();
     if columns.len() != names.len() {
-        return Err(DataFusionError::Plan(format!("{} column names are given for {} columns", names.len(), columns.len())));
+        return Err(DataFusionError::Plan(format!(
+            "{} column names are given for {} columns",
+            names.len(),
+            columns.len()
+        )));
     }
-    let exprs: Vec<Expr> = columns.into_iter().zip(names).map(|(column, name)| Expr::Column(column).alias(name)).collect();
+    let exprs: Vec<Expr> =
+        columns.into_iter().zip(names).map(|(column, name)| Expr::Column(column).alias(name)).collect();
     LogicalPlanBuilder::from(plan).project(exprs)?.build()
 }
 
@@ -290,7 +332,9 @@ fn relations(query: &Query) -> Vec<Relation> {
         type Break = ();
 
         fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
-            self.defined.push(query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| normalise(&cte.alias.name)).collect());
+            self.defined.push(
+                query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| normalise(&cte.alias.name)).collect(),
+            );
             ControlFlow::Continue(())
         }
 
@@ -328,10 +372,17 @@ fn cannot_be_kept(plan: &LogicalPlan) -> Result<Option<String>> {
                     let name = function.func.name();
                     match function.func.signature().volatility {
                         Volatility::Volatile => {
-                            reason = Some(format!("{name}() is different at each call, so the answer is not a function of the tables"));
+                            reason = Some(format!(
+                                "{name}() is different at each call, so the answer is not a function of the tables"
+                            ));
                         }
-                        Volatility::Stable if ["now", "current_date", "current_time", "current_timestamp", "today"].contains(&name) => {
-                            reason = Some(format!("{name}() changes as time passes, so the answer is not a function of the tables"));
+                        Volatility::Stable
+                            if ["now", "current_date", "current_time", "current_timestamp", "today"]
+                                .contains(&name) =>
+                        {
+                            reason = Some(format!(
+                                "{name}() changes as time passes, so the answer is not a function of the tables"
+                            ));
                         }
                         _ => {}
                     }
@@ -369,14 +420,20 @@ fn planning_error(error: &DataFusionError, declaration: &QueryDeclaration, other
         Some(diagnostic) => diagnostic.message.clone(),
         None => root.strip_backtrace(),
     };
-    for prefix in
-        ["Error during planning: ", "This feature is not implemented: ", "Schema error: ", "Optimizer rule ", "type_coercion\ncaused by\n"]
-    {
+    for prefix in [
+        "Error during planning: ",
+        "This feature is not implemented: ",
+        "Schema error: ",
+        "Optimizer rule ",
+        "type_coercion\ncaused by\n",
+    ] {
         text = text.trim_start_matches(prefix).to_owned();
     }
     let text = if text.is_empty() { otherwise.to_owned() } else { lower_first(text.trim()) };
     let mistake = Diagnostic::at(place, text.replace('\n', " "));
-    let helps = diagnostic.map(|diagnostic| diagnostic.helps.iter().map(|help| lower_first(&help.message)).collect::<Vec<_>>().join("; "));
+    let helps = diagnostic.map(|diagnostic| {
+        diagnostic.helps.iter().map(|help| lower_first(&help.message)).collect::<Vec<_>>().join("; ")
+    });
     if mistake.message.contains("not a function of the tables") {
         // The message begins with the function.
         let function = mistake.message.split('(').next().unwrap_or_default().to_owned();
@@ -404,7 +461,10 @@ fn find_word(declaration: &QueryDeclaration, word: &str) -> Option<Place> {
             if !before.is_some_and(is_word) && !after.is_some_and(is_word) {
                 let column = text[..at].chars().count() as u64 + 1;
                 let start = Location::new(i as u64 + 1, column);
-                return Some(Place::new(file, Span::new(start, Location::new(start.line, column + word.chars().count() as u64))));
+                return Some(Place::new(
+                    file,
+                    Span::new(start, Location::new(start.line, column + word.chars().count() as u64)),
+                ));
             }
         }
     }
@@ -420,7 +480,8 @@ fn declared_key(names: &[String], place: &Place, schema: &Schema) -> std::result
     for name in names {
         match schema.index_of(name) {
             Ok(column) if columns.contains(&column) => {
-                return Err(Diagnostic::at(place.clone(), format!("the key names `{name}` twice")).help("name each key column once"));
+                return Err(Diagnostic::at(place.clone(), format!("the key names `{name}` twice"))
+                    .help("name each key column once"));
             }
             Ok(column) => columns.push(column),
             Err(_) => {
@@ -429,9 +490,11 @@ fn declared_key(names: &[String], place: &Place, schema: &Schema) -> std::result
                     Some(like) => format!("did you mean `{like}`?"),
                     None => format!("the projection has {}", known.join(", ")),
                 };
-                return Err(
-                    Diagnostic::at(place.clone(), format!("the key names `{name}`, which is no column of the projection")).help(help)
-                );
+                return Err(Diagnostic::at(
+                    place.clone(),
+                    format!("the key names `{name}`, which is no column of the projection"),
+                )
+                .help(help));
             }
         }
     }
@@ -441,7 +504,9 @@ fn declared_key(names: &[String], place: &Place, schema: &Schema) -> std::result
 /// Deltas take rows away, and a value that a source could not give is NULL: no column is promised
 /// to be without.
 fn nullable(schema: &Schema) -> SchemaRef {
-    Arc::new(Schema::new(schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect::<Vec<_>>()))
+    Arc::new(Schema::new(
+        schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect::<Vec<_>>(),
+    ))
 }
 
 fn quoted(name: &str) -> datafusion::common::TableReference {

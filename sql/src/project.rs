@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::sql::sqlparser::ast::{
-    ColumnOption, CreateTable, CreateTableOptions, CreateView, DataType as SqlDataType, Expr as SqlExpr, ObjectName, Query, SqlOption,
-    Statement, TableConstraint,
+    ColumnOption, CreateTable, CreateTableOptions, CreateView, DataType as SqlDataType, Expr as SqlExpr, ObjectName,
+    Query, SqlOption, Statement, TableConstraint,
 };
 
 use crate::config::Config;
@@ -15,8 +15,6 @@ use crate::diagnostic::{Diagnostic, Diagnostics, Place, SourceFile};
 use crate::options::{Environment, Options, duration};
 use crate::statement::{ParsedStatement, parse};
 
-/// What `CREATE TABLE … WITH (…)` may say for a Postgres table, besides `connector`.
-const POSTGRES_OPTIONS: [&str; 6] = ["connector", "url", "table", "source", "publication", "slot"];
 /// What `CREATE MATERIALIZED VIEW … WITH (…)` may say.
 const PROJECTION_OPTIONS: [&str; 3] = ["batch", "description", "key"];
 
@@ -38,8 +36,11 @@ pub struct Project {
 pub struct TableDeclaration {
     /// Its name in the project's SQL.
     pub name: String,
-    /// Where its rows come from.
-    pub connector: Connector,
+    /// The kind of source that its rows come from, and where it is named. Which there are, and what
+    /// they take, is for whoever reads from them to say.
+    pub connector: (String, Place),
+    /// What else `WITH (…)` says.
+    pub options: Options,
     /// Columns as declared; empty when they are to be read from the source.
     pub columns: Vec<DeclaredColumn>,
     /// The primary key as declared.
@@ -57,30 +58,6 @@ pub struct DeclaredColumn {
     pub data_type: SqlDataType,
     /// Where it is declared.
     pub place: Place,
-}
-
-/// Where a table's rows come from.
-#[derive(Clone, Debug)]
-pub enum Connector {
-    /// A table of a Postgres database.
-    Postgres(PostgresTable),
-}
-
-/// A table of a Postgres database.
-#[derive(Clone, Debug)]
-pub struct PostgresTable {
-    /// Connection URL.
-    pub url: String,
-    /// Schema of the table in Postgres.
-    pub schema: String,
-    /// Name of the table in Postgres.
-    pub table: String,
-    /// Name of the source in positions and metrics; the database's name when left out.
-    pub source: Option<String>,
-    /// Publication; made from the project's name when left out.
-    pub publication: Option<String>,
-    /// Replication slot; made from the project's name when left out.
-    pub slot: Option<String>,
 }
 
 /// A view or a projection.
@@ -113,7 +90,8 @@ impl Project {
     /// Reads a project's folder. Every mistake that can be found without a server goes to `wrong`.
     pub fn load(folder: &Path, environment: Environment<'_>, wrong: &mut Diagnostics) -> Project {
         let mut project = Project::default();
-        let folder_name = folder.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+        let folder_name =
+            folder.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
         match std::fs::read_to_string(folder.join("deltafront.toml")) {
             Ok(text) => match Config::parse(&Arc::new(SourceFile { path: PathBuf::from("deltafront.toml"), text })) {
                 Ok(config) => project.config = config,
@@ -150,8 +128,10 @@ impl Project {
         match statement {
             Statement::CreateTable(table) => self.add_table(table, place, environment, wrong),
             Statement::CreateView(view) => self.add_query(view, place, environment, wrong),
-            Statement::Query(_) => wrong
-                .push(Diagnostic::at(place, "a SELECT by itself keeps nothing").help("write CREATE MATERIALIZED VIEW name AS SELECT …")),
+            Statement::Query(_) => wrong.push(
+                Diagnostic::at(place, "a SELECT by itself keeps nothing")
+                    .help("write CREATE MATERIALIZED VIEW name AS SELECT …"),
+            ),
             Statement::CreatePolicy(_) => wrong.push(
                 Diagnostic::at(place, "policies are not enforced by this version, so CREATE POLICY is refused")
                     .help("keep the server on loopback, or behind a proxy that decides who sees what"),
@@ -169,14 +149,26 @@ impl Project {
     fn name_is_taken(&self, name: &str, place: &Place, wrong: &mut Diagnostics) -> bool {
         if name.contains('.') {
             wrong.push(
-                Diagnostic::at(place.clone(), format!("`{name}` has a qualifier, and a project has one space of names"))
-                    .help("write the name alone"),
+                Diagnostic::at(
+                    place.clone(),
+                    format!("`{name}` has a qualifier, and a project has one space of names"),
+                )
+                .help("write the name alone"),
             );
             return true;
         }
-        let first = self.tables.get(name).map(|table| &table.place).or_else(|| self.queries.get(name).map(|query| &query.place));
+        let first = self
+            .tables
+            .get(name)
+            .map(|table| &table.place)
+            .or_else(|| self.queries.get(name).map(|query| &query.place));
         if let Some(first) = first {
-            let help = format!("the first one is at {}:{}:{}; rename one of them", first.file.path.display(), first.line, first.column);
+            let help = format!(
+                "the first one is at {}:{}:{}; rename one of them",
+                first.file.path.display(),
+                first.line,
+                first.column
+            );
             wrong.push(Diagnostic::at(place.clone(), format!("`{name}` is defined twice")).help(help));
         }
         first.is_some()
@@ -219,44 +211,14 @@ impl Project {
                 wrong.push(Diagnostic::at(column.place.clone(), format!("column `{}` is declared twice", column.name)));
             }
         }
-        let Some((connector, connector_place)) = options.take("connector") else {
+        let Some(connector) = options.take("connector") else {
             wrong.push(
                 Diagnostic::at(place, format!("table `{name}` does not say where its rows come from"))
                     .help("add WITH (connector = 'postgres', url = '${DATABASE_URL}', table = 'public.…')"),
             );
             return;
         };
-        if connector != "postgres" {
-            wrong.push(
-                Diagnostic::at(connector_place, format!("there is no connector `{connector}`"))
-                    .help("this version has connector = 'postgres'"),
-            );
-            return;
-        }
-        let url = options.take("url");
-        let (schema, table) = match options.take("table") {
-            None => ("public".to_owned(), name.clone()),
-            Some((table, _)) => match table.split_once('.') {
-                Some((schema, table)) => (schema.to_owned(), table.to_owned()),
-                None => ("public".to_owned(), table),
-            },
-        };
-        let source = options.take("source").map(|(source, _)| source);
-        let publication = options.take("publication").map(|(publication, _)| publication);
-        let slot = options.take("slot").map(|(slot, _)| slot);
-        let url_is_broken = options.is_broken("url");
-        options.refuse_rest(&POSTGRES_OPTIONS, "a Postgres table", wrong);
-        let Some((url, _)) = url else {
-            if !url_is_broken {
-                wrong.push(
-                    Diagnostic::at(place, format!("table `{name}` has no `url`"))
-                        .help("add url = '${DATABASE_URL}', such as postgres://user:password@host/database"),
-                );
-            }
-            return;
-        };
-        let connector = Connector::Postgres(PostgresTable { url, schema, table, source, publication, slot });
-        self.tables.insert(name.clone(), TableDeclaration { name, connector, columns, key, place });
+        self.tables.insert(name.clone(), TableDeclaration { name, connector, options, columns, key, place });
     }
 
     fn add_query(&mut self, view: CreateView, place: Place, environment: Environment<'_>, wrong: &mut Diagnostics) {
@@ -274,10 +236,12 @@ impl Project {
                 }
             }
             projection.description = options.take("description").map(|(text, _)| text);
-            projection.key = options.take("key").map(|(text, at)| (text.split(',').map(|column| column.trim().to_owned()).collect(), at));
-            options.refuse_rest(&PROJECTION_OPTIONS, "a projection", wrong);
+            projection.key = options
+                .take("key")
+                .map(|(text, at)| (text.split(',').map(|column| column.trim().to_owned()).collect(), at));
+            options.refuse_others(&PROJECTION_OPTIONS, "a projection", wrong);
         } else {
-            options.refuse_rest(&[], "a view, which is inlined where it is used,", wrong);
+            options.refuse_others(&[], "a view, which is inlined where it is used,", wrong);
         }
         let columns = view.columns.iter().map(|column| normalise(&column.name)).collect();
         let projection = view.materialized.then_some(projection);
@@ -327,12 +291,14 @@ fn sql_files(root: &Path, under: &Path, exclude: &[String], found: &mut Vec<Path
         Err(error) => {
             let shown = root.join(under);
             wrong.push(
-                Diagnostic::of_project(format!("can't read the folder {}: {error}", shown.display())).help("give the folder of a project"),
+                Diagnostic::of_project(format!("can't read the folder {}: {error}", shown.display()))
+                    .help("give the folder of a project"),
             );
             return;
         }
     };
-    let mut paths: Vec<(PathBuf, bool)> = entries.flatten().map(|entry| (under.join(entry.file_name()), entry.path().is_dir())).collect();
+    let mut paths: Vec<(PathBuf, bool)> =
+        entries.flatten().map(|entry| (under.join(entry.file_name()), entry.path().is_dir())).collect();
     paths.sort();
     for (path, is_folder) in paths {
         let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));

@@ -35,8 +35,11 @@ pub fn session() -> SessionContext {
     options.sql_parser.map_string_types_to_utf8view = false;
     options.execution.time_zone = Some("UTC".to_owned());
     let rules = Optimizer::new().rules.into_iter().filter(|rule| !RULES_LEFT_OUT.contains(&rule.name())).collect();
-    let physical_rules =
-        PhysicalOptimizer::new().rules.into_iter().filter(|rule| !rule.name().starts_with(PHYSICAL_RULES_LEFT_OUT)).collect();
+    let physical_rules = PhysicalOptimizer::new()
+        .rules
+        .into_iter()
+        .filter(|rule| !rule.name().starts_with(PHYSICAL_RULES_LEFT_OUT))
+        .collect();
     SessionContext::new_with_state(
         SessionStateBuilder::new()
             .with_config(config)
@@ -61,7 +64,13 @@ impl TableProvider for SourceTable {
         TableType::Base
     }
 
-    async fn scan(&self, _: &dyn Session, _: Option<&Vec<usize>>, _: &[Expr], _: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        _: Option<&Vec<usize>>,
+        _: &[Expr],
+        _: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         not_impl_err!("source tables are read by the pipeline")
     }
 }

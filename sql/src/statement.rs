@@ -46,7 +46,10 @@ pub fn parse(file: &Arc<SourceFile>, wrong: &mut Diagnostics) -> Vec<ParsedState
                 TokenWithSpan { token: Token::EOF, .. } => statements.push(ParsedStatement { statement, place }),
                 extra => {
                     let message = format!("did not expect `{}` here", extra.token);
-                    wrong.push(Diagnostic::at(Place::new(file, extra.span), message).help("end the statement before it with `;`"));
+                    wrong.push(
+                        Diagnostic::at(Place::new(file, extra.span), message)
+                            .help("end the statement before it with `;`"),
+                    );
                 }
             },
             Err(error) => wrong.push(parse_error(&error, file, tokens, place)),
@@ -60,15 +63,22 @@ fn parse_error(error: &ParserError, file: &Arc<SourceFile>, tokens: &[TokenWithS
     let message = match error {
         ParserError::TokenizerError(message) | ParserError::ParserError(message) => message.clone(),
         ParserError::RecursionLimitExceeded => {
-            return Diagnostic::at(place, "the statement is nested too deeply").help("name parts of it in WITH or CREATE VIEW");
+            return Diagnostic::at(place, "the statement is nested too deeply")
+                .help("name parts of it in WITH or CREATE VIEW");
         }
     };
     let Some((text, location)) = message.rsplit_once(" at Line: ") else {
         // The statement ended too early: point behind its last token.
-        let end = tokens.iter().rfind(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF)).map(|token| token.span.end);
+        let end = tokens
+            .iter()
+            .rfind(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF))
+            .map(|token| token.span.end);
         let place = end.map_or(place, |end| Place::new(file, Span::new(end, end)));
-        return Diagnostic::at(place, lower_first(&message.trim_end_matches(", found: EOF").replace("Expected: ", "expected ")))
-            .help("the statement ends too early");
+        return Diagnostic::at(
+            place,
+            lower_first(&message.trim_end_matches(", found: EOF").replace("Expected: ", "expected ")),
+        )
+        .help("the statement ends too early");
     };
     let numbers: Vec<u64> = location.split(", Column: ").filter_map(|number| number.parse().ok()).collect();
     let at = match numbers[..] {
@@ -85,7 +95,9 @@ pub fn lower_first(text: &str) -> String {
     let mut chars = text.chars();
     match chars.next() {
         // Names such as DataFusion and NULL keep their letters.
-        Some(first) if !first_word.chars().skip(1).any(char::is_uppercase) => first.to_lowercase().chain(chars).collect(),
+        Some(first) if !first_word.chars().skip(1).any(char::is_uppercase) => {
+            first.to_lowercase().chain(chars).collect()
+        }
         _ => text.to_owned(),
     }
 }

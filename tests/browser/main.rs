@@ -31,8 +31,14 @@ impl Drop for Browser {
 
 impl Browser {
     async fn open() -> Browser {
-        let binary = CHROMIUM.into_iter().find(|path| std::path::Path::new(path).exists()).expect("`cargo xtask test` installs Chromium");
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr()).expect("a free port").port();
+        let binary = CHROMIUM
+            .into_iter()
+            .find(|path| std::path::Path::new(path).exists())
+            .expect("`cargo xtask test` installs Chromium");
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .and_then(|listener| listener.local_addr())
+            .expect("a free port")
+            .port();
         let driver = Command::new("chromedriver")
             .arg(format!("--port={port}"))
             .stdout(Stdio::null())
@@ -41,7 +47,9 @@ impl Browser {
             .expect("`cargo xtask test` installs chromedriver");
         let profile = tempfile::tempdir().expect("a profile");
         let mut browser = Browser { driver, port, session: String::new(), _profile: profile };
-        let status = || async { browser.try_call("GET", "/status", None).await.is_some_and(|answer| answer["value"]["ready"] == true) };
+        let status = || async {
+            browser.try_call("GET", "/status", None).await.is_some_and(|answer| answer["value"]["ready"] == true)
+        };
         eventually(status, |ready| *ready).await;
         let arguments = [
             "--headless",
@@ -60,7 +68,8 @@ impl Browser {
             "goog:chromeOptions": { "binary": binary, "args": arguments }, "goog:loggingPrefs": { "browser": "ALL" },
         } } });
         let answer = browser.call("POST", "/session", Some(capabilities)).await;
-        browser.session = format!("/session/{}", answer["sessionId"].as_str().unwrap_or_else(|| panic!("no session: {answer}")));
+        browser.session =
+            format!("/session/{}", answer["sessionId"].as_str().unwrap_or_else(|| panic!("no session: {answer}")));
         browser
     }
 
@@ -80,7 +89,8 @@ impl Browser {
     }
 
     async fn call(&self, method: &str, path: &str, body: Option<Value>) -> Value {
-        let answer = self.try_call(method, &format!("{}{path}", self.session), body).await.expect("an answer of the driver");
+        let answer =
+            self.try_call(method, &format!("{}{path}", self.session), body).await.expect("an answer of the driver");
         assert!(answer["value"]["error"].is_null(), "{method} {path}: {}", answer["value"]);
         answer["value"].clone()
     }
@@ -94,12 +104,18 @@ impl Browser {
         let picture = self.call("GET", "/screenshot", None).await;
         let text = picture.as_str().expect("base64");
         let file = std::path::Path::new(&folder).join(name);
-        let decode = Command::new("base64").arg("-d").stdin(Stdio::piped()).stdout(std::fs::File::create(file).expect("a file")).spawn();
-        std::io::Write::write_all(decode.expect("base64").stdin.as_mut().expect("a pipe"), text.as_bytes()).expect("written");
+        let decode = Command::new("base64")
+            .arg("-d")
+            .stdin(Stdio::piped())
+            .stdout(std::fs::File::create(file).expect("a file"))
+            .spawn();
+        std::io::Write::write_all(decode.expect("base64").stdin.as_mut().expect("a pipe"), text.as_bytes())
+            .expect("written");
     }
 }
 
-const TABLE: &str = "return [...document.querySelectorAll('#rows tr')].map(line => [...line.children].map(cell => cell.textContent))";
+const TABLE: &str =
+    "return [...document.querySelectorAll('#rows tr')].map(line => [...line.children].map(cell => cell.textContent))";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_is_live() {
@@ -107,16 +123,25 @@ async fn the_page_is_live() {
     postgres.load_storefront("storefront").expect("the sample");
     let server = Server::start(&ProjectFolder::storefront(&postgres)).await;
     let browser = Browser::open().await;
-    browser.call("POST", "/url", Some(json!({ "url": format!("http://{}/#revenue_by_region", server.address()) }))).await;
+    browser
+        .call("POST", "/url", Some(json!({ "url": format!("http://{}/#revenue_by_region", server.address()) })))
+        .await;
     eventually(|| browser.run("return document.getElementById('connection').textContent"), |text| text == "live").await;
-    let names = browser.run("return [...document.querySelectorAll('#projections button')].map(it => it.textContent)").await;
+    let names =
+        browser.run("return [...document.querySelectorAll('#projections button')].map(it => it.textContent)").await;
     assert_eq!(names, json!(["customers_without_orders", "open_orders", "revenue_by_region", "top_products"]));
     let table = eventually(|| browser.run(TABLE), |table| table.as_array().is_some_and(|table| table.len() == 4)).await;
-    assert_eq!(table.as_array().expect("rows").iter().map(|row| row[0].clone()).collect::<Vec<_>>(), ["east", "north", "south", "west"]);
+    assert_eq!(
+        table.as_array().expect("rows").iter().map(|row| row[0].clone()).collect::<Vec<_>>(),
+        ["east", "north", "south", "west"]
+    );
 
     // A change in Postgres is a change on the page: the row comes, and its cells flash.
     postgres
-        .psql_in("storefront", "UPDATE customers SET region = 'moon' WHERE id IN (SELECT customer_id FROM orders ORDER BY id LIMIT 1)")
+        .psql_in(
+            "storefront",
+            "UPDATE customers SET region = 'moon' WHERE id IN (SELECT customer_id FROM orders ORDER BY id LIMIT 1)",
+        )
         .expect("a change");
     let table = eventually(|| browser.run(TABLE), |table| table.as_array().is_some_and(|table| table.len() == 5)).await;
     assert_eq!(table[1][0], "moon");
@@ -125,10 +150,15 @@ async fn the_page_is_live() {
     let expected = postgres
         .psql_in("storefront", "SELECT count(DISTINCT o.id) || '|' || sum(l.quantity * l.price) FROM orders o JOIN customers c ON c.id = o.customer_id JOIN order_lines l ON l.order_id = o.id WHERE c.region = 'moon'")
         .expect("Postgres's answer");
-    assert_eq!(format!("{}|{}", table[1][1].as_str().expect("orders"), table[1][2].as_str().expect("revenue")), expected);
+    assert_eq!(
+        format!("{}|{}", table[1][1].as_str().expect("orders"), table[1][2].as_str().expect("revenue")),
+        expected
+    );
 
     // The chart and its figures move, and another projection can be chosen.
-    postgres.psql_in("storefront", "CALL generate(seed => 0.5, changes_per_second => 20, changes => 60)").expect("a load");
+    postgres
+        .psql_in("storefront", "CALL generate(seed => 0.5, changes_per_second => 20, changes => 60)")
+        .expect("a load");
     eventually(
         || browser.run("return document.getElementById('latency').textContent"),
         |text| text.as_str().is_some_and(|text| text.ends_with(" ms")),
@@ -136,12 +166,16 @@ async fn the_page_is_live() {
     .await;
     browser.screenshot("revenue.png").await;
     browser.run("[...document.querySelectorAll('#projections button')].find(it => it.textContent === 'top_products').click()").await;
-    let table = eventually(|| browser.run(TABLE), |table| table.as_array().is_some_and(|table| table.len() == 10)).await;
-    let revenue: Vec<f64> =
-        table.as_array().expect("rows").iter().map(|row| row[4].as_str().expect("a cell").parse().expect("a number")).collect();
+    let table =
+        eventually(|| browser.run(TABLE), |table| table.as_array().is_some_and(|table| table.len() == 10)).await;
+    let revenue: Vec<f64> = table
+        .as_array()
+        .expect("rows")
+        .iter()
+        .map(|row| row[4].as_str().expect("a cell").parse().expect("a number"))
+        .collect();
     assert!(revenue.is_sorted_by(|a, b| a >= b), "sorted as the projection says: {revenue:?}");
-    let drawn =
-        "const c = document.getElementById('chart'); return c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(v => v > 0)";
+    let drawn = "const c = document.getElementById('chart'); return c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(v => v > 0)";
     assert_eq!(browser.run(drawn).await, true);
     browser.screenshot("top.png").await;
     let log = browser.call("POST", "/se/log", Some(json!({ "type": "browser" }))).await;
@@ -150,10 +184,13 @@ async fn the_page_is_live() {
     // The server goes; the page says so, and comes back with it.
     let address = server.address();
     server.stop().await;
-    eventually(|| browser.run("return document.getElementById('connection').dataset.state"), |state| state != "live").await;
+    eventually(|| browser.run("return document.getElementById('connection').dataset.state"), |state| state != "live")
+        .await;
     let listen = Some(address.parse().expect("an address"));
     let folder = ProjectFolder::storefront(&postgres);
-    let running = server::run::start(folder.path(), server::run::RunOptions { listen, ..Default::default() }).await.expect("a restart");
+    let running = server::run::start(folder.path(), server::run::RunOptions { listen, ..Default::default() })
+        .await
+        .expect("a restart");
     let server = Server { running };
     server.ready().await;
     eventually(|| browser.run("return document.getElementById('connection').textContent"), |text| text == "live").await;

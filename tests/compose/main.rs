@@ -23,7 +23,17 @@ struct Composed;
 impl Drop for Composed {
     fn drop(&mut self) {
         let _ = Command::new("docker")
-            .args(["compose", "-f", "docker/compose.yaml", "-p", "deltafront-test", "down", "--volumes", "--timeout", "5"])
+            .args([
+                "compose",
+                "-f",
+                "docker/compose.yaml",
+                "-p",
+                "deltafront-test",
+                "down",
+                "--volumes",
+                "--timeout",
+                "5",
+            ])
             .current_dir(xtask::root())
             .status();
     }
@@ -43,7 +53,8 @@ async fn an_update_in_the_composed_postgres_reaches_a_client() {
     let mut subscriber = Subscriber::connect(address).await;
     subscriber.subscribe("revenue_by_region").await;
     assert!(subscriber.rows("revenue_by_region").len() >= 4);
-    let update = "UPDATE customers SET region = 'moon' WHERE id IN (SELECT customer_id FROM orders ORDER BY id LIMIT 1)";
+    let update =
+        "UPDATE customers SET region = 'moon' WHERE id IN (SELECT customer_id FROM orders ORDER BY id LIMIT 1)";
     compose(&["exec", "-T", "postgres", "psql", "-U", "storefront", "-d", "storefront", "-c", update]);
     subscriber.until(|held| held["revenue_by_region"].rows().iter().any(|row| row[0] == json!("moon"))).await;
     drop(composed);

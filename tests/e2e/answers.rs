@@ -19,7 +19,11 @@ async fn make_views(client: &Client, project: &ProjectFolder) -> Vec<String> {
                 failed.push(query);
             }
         }
-        assert!(failed.len() < before, "Postgres understands none of {:?}", failed.iter().map(|query| &query.name).collect::<Vec<_>>());
+        assert!(
+            failed.len() < before,
+            "Postgres understands none of {:?}",
+            failed.iter().map(|query| &query.name).collect::<Vec<_>>()
+        );
         left = failed;
     }
     project.queries.values().filter(|query| query.projection.is_some()).map(|query| query.name.clone()).collect()
@@ -44,7 +48,9 @@ fn client_rows(client: &Subscriber, view: &str) -> Vec<Vec<Option<String>>> {
     let text = |value: &Value| match value {
         Value::Null => None,
         Value::String(text) => match text.strip_suffix('Z') {
-            Some(moment) if text.len() > 19 && text.as_bytes()[10] == b'T' => Some(format!("{}+00", moment.replacen('T', " ", 1))),
+            Some(moment) if text.len() > 19 && text.as_bytes()[10] == b'T' => {
+                Some(format!("{}+00", moment.replacen('T', " ", 1)))
+            }
             _ => Some(text.clone()),
         },
         Value::Bool(yes) => Some(if *yes { "t" } else { "f" }.to_owned()),
@@ -70,7 +76,11 @@ async fn same_as_postgres(client: &mut Subscriber, postgres: &Client, views: &[S
         if tokio::time::timeout(tests::PATIENCE, waiting).await.is_err() {
             let missing: Vec<_> = expected.iter().filter(|row| !last.contains(row)).take(5).collect();
             let extra: Vec<_> = last.iter().filter(|row| !expected.contains(row)).take(5).collect();
-            panic!("{view}: {} rows, Postgres has {}; missing {missing:?}, extra {extra:?}", last.len(), expected.len());
+            panic!(
+                "{view}: {} rows, Postgres has {}; missing {missing:?}, extra {extra:?}",
+                last.len(),
+                expected.len()
+            );
         }
     }
 }

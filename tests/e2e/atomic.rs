@@ -46,7 +46,8 @@ async fn money_is_never_in_two_places() {
         }
         client.batch_execute("INSERT INTO cash VALUES (0, 0)").await.expect("the end");
     });
-    let sum = |rows: Vec<Value>, column: usize| rows.iter().map(|row| row[column].as_i64().expect("a number")).sum::<i64>();
+    let sum =
+        |rows: Vec<Value>, column: usize| rows.iter().map(|row| row[column].as_i64().expect("a number")).sum::<i64>();
     let mut messages = 0;
     while eye.rows("purses").len() <= 20 {
         let message = eye.next().await;
@@ -60,5 +61,91 @@ async fn money_is_never_in_two_places() {
     }
     assert!(messages > 5, "only {messages} messages: the test has not looked");
     writer.await.expect("the writer");
+    server.stop().await;
+}
+
+/// A transaction of far more rows than an epoch takes in otherwise, over two tables: no epoch has a
+/// part of it, whether or not a client happens to look.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_of_60_000_rows_is_one_epoch() {
+    let postgres = postgres();
+    let client = connect(&postgres, "shop").await;
+    client
+        .batch_execute("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)")
+        .await
+        .expect("tables");
+    let project = ProjectFolder::new(
+        &postgres,
+        "CREATE TABLE a WITH (connector = 'postgres', url = '$DB'); CREATE TABLE b WITH (connector = 'postgres', url = '$DB');
+         CREATE MATERIALIZED VIEW in_a AS SELECT count(*) AS n FROM a;
+         CREATE MATERIALIZED VIEW in_b AS SELECT count(*) AS n FROM b;",
+    );
+    let server = Server::start(&project).await;
+    let mut eye = server.subscriber().await;
+    eye.subscribe("in_a").await;
+    eye.subscribe("in_b").await;
+    let first = pipeline::Epoch(eye.epoch);
+    client
+        .batch_execute(
+            "BEGIN; INSERT INTO a SELECT n FROM generate_series(1, 25000) n; INSERT INTO b SELECT n FROM generate_series(1, 30000) n;
+             DELETE FROM a WHERE id > 20000; COMMIT; INSERT INTO a VALUES (0)",
+        )
+        .await
+        .expect("a large transaction");
+    while eye.rows("in_a") != [json!([20001])] {
+        eye.next().await;
+        let seen = (eye.rows("in_a")[0][0].clone(), eye.rows("in_b")[0][0].clone());
+        assert!(
+            [(0, 0), (20000, 30000), (20001, 30000)].map(|(a, b)| (json!(a), json!(b))).contains(&seen),
+            "{seen:?}"
+        );
+    }
+    // Every epoch is in the log, also one that no client was awake for.
+    let hub = server.hub();
+    let (in_a, in_b) = (hub.find("in_a").expect("a projection"), hub.find("in_b").expect("a projection"));
+    let records = hub.since(first, &[]).records.expect("the log reaches back");
+    let changed = |record: &push::hub::Record, id| record.changes.iter().any(|(changed, _)| *changed == id);
+    let changed: Vec<(bool, bool)> = records
+        .iter()
+        .map(|record| (changed(record, in_a), changed(record, in_b)))
+        .filter(|changed| *changed != (false, false))
+        .collect();
+    assert!(changed == [(true, true), (true, false)] || changed == [(true, true)], "{changed:?}");
+    server.stop().await;
+}
+
+/// A transaction that is larger than all that may be under way, whole all the same; and rows as
+/// large in a copy.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_of_80_megabytes_is_one_epoch() {
+    let postgres = postgres();
+    let client = connect(&postgres, "shop").await;
+    client
+        .batch_execute("CREATE TABLE t (id int PRIMARY KEY, body text); INSERT INTO t VALUES (0, 'first')")
+        .await
+        .expect("a table");
+    let project = ProjectFolder::new(
+        &postgres,
+        "CREATE TABLE t WITH (connector = 'postgres', url = '$DB');
+         CREATE MATERIALIZED VIEW sizes AS SELECT count(*) AS n, sum(length(body)) AS size FROM t;",
+    );
+    let server = Server::start(&project).await;
+    let mut eye = server.subscriber().await;
+    eye.subscribe("sizes").await;
+    client
+        .batch_execute("INSERT INTO t SELECT n, repeat('x', 100000) FROM generate_series(1, 800) n")
+        .await
+        .expect("a large transaction");
+    client.batch_execute("UPDATE t SET body = 'last' WHERE id = 0").await.expect("one after it");
+    let (first, whole, last) = (json!([1, 5]), json!([801, 80_000_005]), json!([801, 80_000_004]));
+    while eye.rows("sizes") != [last.clone()] {
+        eye.next().await;
+        assert!([&first, &whole, &last].contains(&&eye.rows("sizes")[0]), "{:?}", eye.rows("sizes"));
+    }
+    server.stop().await;
+    let server = Server::start(&project).await;
+    let mut eye = server.subscriber().await;
+    eye.subscribe("sizes").await;
+    assert_eq!(eye.rows("sizes"), [last]);
     server.stop().await;
 }

@@ -37,10 +37,15 @@ async fn large_values_survive_updates_that_leave_them_out() {
         .await
         .expect("changes");
     subscriber.until(|held| held["library"].rows().iter().any(|row| row[0] == 99)).await;
-    let rows = client.query("SELECT id, title, md5(body), length(body) FROM docs ORDER BY id", &[]).await.expect("Postgres's rows");
+    let rows = client
+        .query("SELECT id, title, md5(body), length(body) FROM docs ORDER BY id", &[])
+        .await
+        .expect("Postgres's rows");
     let mut expected: Vec<Value> = rows
         .iter()
-        .map(|row| json!([row.get::<_, i32>(0), row.get::<_, String>(1), row.get::<_, String>(2), row.get::<_, i32>(3)]))
+        .map(|row| {
+            json!([row.get::<_, i32>(0), row.get::<_, String>(1), row.get::<_, String>(2), row.get::<_, i32>(3)])
+        })
         .collect();
     expected.sort_by_key(Value::to_string);
     assert_eq!(subscriber.rows("library"), expected);
@@ -109,8 +114,11 @@ async fn tables_without_a_key_truncated_and_partitioned() {
         subscriber.subscribe(projection).await;
     }
     assert_eq!(subscriber.rows("bags"), [json!([1, "x"]), json!([1, "x"]), json!([null, null])]);
-    let done =
-        |n: i64| move |held: &std::collections::BTreeMap<String, tests::client::Held>| held["bags"].rows().contains(&json!([n, "done"]));
+    let done = |n: i64| {
+        move |held: &std::collections::BTreeMap<String, tests::client::Held>| {
+            held["bags"].rows().contains(&json!([n, "done"]))
+        }
+    };
     client
         .batch_execute(
             "DELETE FROM bag WHERE ctid = (SELECT min(ctid) FROM bag WHERE a = 1);
@@ -137,5 +145,75 @@ async fn tables_without_a_key_truncated_and_partitioned() {
     assert_eq!(subscriber.rows("bags"), [json!([101, "done"])]);
     assert_eq!(subscriber.rows("codes"), [json!(["q", 9])]);
     assert!(subscriber.rows("all_parts").is_empty());
+    server.stop().await;
+}
+
+/// A value that becomes NULL is not one that did not change, small or large, and one that did not
+/// change is not NULL.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_set_to_null_is_null() {
+    let postgres = postgres();
+    let client = connect(&postgres, "shop").await;
+    client
+        .batch_execute(
+            "CREATE TABLE docs (id int PRIMARY KEY, note text, body text); ALTER TABLE docs ALTER body SET STORAGE EXTERNAL;
+             INSERT INTO docs SELECT n, 'note', (SELECT string_agg(md5(m::text), '') FROM generate_series(1, 200) m) FROM generate_series(1, 4) n;",
+        )
+        .await
+        .expect("a table");
+    let project = ProjectFolder::new(
+        &postgres,
+        "CREATE TABLE docs WITH (connector = 'postgres', url = '$DB');
+         CREATE MATERIALIZED VIEW library AS SELECT id, note, length(body) AS size FROM docs;",
+    );
+    let server = Server::start(&project).await;
+    let mut subscriber = server.subscriber().await;
+    subscriber.subscribe("library").await;
+    client
+        .batch_execute(
+            "UPDATE docs SET note = NULL WHERE id = 1;
+             UPDATE docs SET body = NULL WHERE id = 2;
+             BEGIN; UPDATE docs SET note = NULL WHERE id = 3; UPDATE docs SET body = NULL WHERE id = 3; COMMIT;
+             UPDATE docs SET note = 'end' WHERE id = 4",
+        )
+        .await
+        .expect("changes");
+    subscriber.until(|held| held["library"].rows().contains(&json!([4, "end", 6400]))).await;
+    let expected = [json!([1, null, 6400]), json!([2, "note", null]), json!([3, null, null]), json!([4, "end", 6400])];
+    assert_eq!(subscriber.rows("library"), expected);
+    server.stop().await;
+}
+
+/// With REPLICA IDENTITY FULL the log tells all of the old row also of a table that has a key. When
+/// the key moves, the row of the old key is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_moves_is_seen_in_a_full_old_row() {
+    let postgres = postgres();
+    let client = connect(&postgres, "shop").await;
+    client
+        .batch_execute(
+            "CREATE TABLE t (id int PRIMARY KEY, name text, body text); ALTER TABLE t ALTER body SET STORAGE EXTERNAL; ALTER TABLE t REPLICA IDENTITY FULL;
+             INSERT INTO t SELECT n, 'n' || n, (SELECT string_agg(md5(m::text), '') FROM generate_series(1, 200) m) FROM generate_series(1, 3) n;",
+        )
+        .await
+        .expect("a table");
+    let project = ProjectFolder::new(
+        &postgres,
+        "CREATE TABLE t WITH (connector = 'postgres', url = '$DB');
+         CREATE MATERIALIZED VIEW v AS SELECT id, name, length(body) AS size FROM t;",
+    );
+    let server = Server::start(&project).await;
+    let mut subscriber = server.subscriber().await;
+    subscriber.subscribe("v").await;
+    client
+        .batch_execute(
+            "UPDATE t SET id = 10 WHERE id = 1; UPDATE t SET name = 'still' WHERE id = 2;
+             BEGIN; UPDATE t SET id = 30 WHERE id = 3; UPDATE t SET id = 31 WHERE id = 30; COMMIT; INSERT INTO t VALUES (99, 'end', '')",
+        )
+        .await
+        .expect("changes");
+    subscriber.until(|held| held["v"].rows().iter().any(|row| row[0] == 99)).await;
+    let expected = [json!([10, "n1", 6400]), json!([2, "still", 6400]), json!([31, "n3", 6400]), json!([99, "end", 0])];
+    assert_eq!(subscriber.rows("v"), expected);
     server.stop().await;
 }

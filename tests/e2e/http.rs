@@ -1,7 +1,11 @@
 //! REST, health, metrics.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
-use tests::{ProjectFolder, Server, http, postgres};
+use tests::{PATIENCE, ProjectFolder, Server, http, postgres};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn catalog_rows_health_and_metrics() {
@@ -24,7 +28,7 @@ async fn catalog_rows_health_and_metrics() {
     assert_eq!(
         catalog,
         json!({ "projections": [{
-            "name": "prices", "description": "All prices", "key": ["id"], "batch_ms": 50, "rows": 2, "withheld_rows": 0,
+            "name": "prices", "description": "All prices", "key": ["id"], "batch_ms": 50, "ready": true, "rows": 2, "withheld_rows": 0,
             "order": [{ "column": "price", "descending": true }],
             "columns": [{ "name": "id", "type": "bigint" }, { "name": "price", "type": "numeric(8,2)" }, { "name": "at", "type": "timestamptz" }],
         }] })
@@ -67,4 +71,29 @@ async fn catalog_rows_health_and_metrics() {
     let (status, body) = get("/").await;
     assert!(status == 200 && body.contains("<title>Deltafront</title>"));
     server.stop().await;
+}
+
+/// A panic while a request is answered is a mistake of ours that nobody would hear of: the server
+/// ends, and with it the program.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_panics_ends_the_server() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let hub = Arc::new(push::Hub::new(Vec::new()));
+    let gate = push::serve::Gate::new(true, Vec::new(), Vec::new());
+    let (_health_sender, health) = tokio::sync::watch::channel(push::Health::default());
+    let server = tokio::spawn(push::serve(
+        listener,
+        hub,
+        gate,
+        push::ServeOptions::default(),
+        health,
+        Arc::new(|_: &mut _| panic!("as the test has it")),
+        std::future::pending(),
+    ));
+    assert_eq!(http::get(&address.to_string(), "/healthz").await.0, 200);
+    let mut socket = TcpStream::connect(address).await.expect("a connection");
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.expect("sent");
+    tokio::time::timeout(PATIENCE, server).await.expect("it ends").expect("it ends by itself");
 }

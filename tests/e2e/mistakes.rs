@@ -1,6 +1,6 @@
 //! Databases that can't be read, and data that can't be served.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use server::prepare::{Ask, prepare};
 use tests::{PrivatePostgres, ProjectFolder, Server, connect, http, postgres};
 
@@ -66,6 +66,35 @@ async fn what_stands_in_the_way_is_named_with_its_remedy() {
     assert!(said.contains("= help: start the database, or check host and port in the url"), "{said}");
 }
 
+/// What a table may say is its connector's to know, and is looked at without asking a server.
+#[tokio::test(flavor = "multi_thread")]
+async fn options_are_those_of_the_connector() {
+    let project = ProjectFolder::of(
+        "CREATE TABLE b (id BIGINT PRIMARY KEY) WITH (connector = 'postgrs', url = 'postgres://h/db');
+CREATE TABLE c (id BIGINT PRIMARY KEY) WITH (connector = 'postgres', url = 'postgres://h/db', tabel = 'x');
+CREATE TABLE d (id BIGINT PRIMARY KEY) WITH (connector = 'postgres', frequency = '7');
+CREATE TABLE e (id BIGINT PRIMARY KEY) WITH (connector = 'postgres', url = '${NOT_SET_ANYWHERE}');
+CREATE TABLE f (id BIGINT PRIMARY KEY) WITH (connector = 'postgres', url = 'postgres://h/db?sslmode=maybe');
+CREATE MATERIALIZED VIEW v AS SELECT id FROM b;",
+    );
+    let said = prepare(project.path(), Ask::Nobody).await.err().map(|wrong| wrong.to_string()).unwrap_or_default();
+    for expected in [
+        "error: there is no connector `postgrs`\n --> project.sql:1:58",
+        "= help: this version has connector = 'postgres'",
+        "error: unknown option `tabel`\n --> project.sql:2:95",
+        "= help: did you mean `table`?",
+        "error: table `d` has no `url`\n --> project.sql:3:1",
+        "= help: add url = '${DATABASE_URL}', such as postgres://user:password@host/database",
+        "error: unknown option `frequency`\n --> project.sql:3:70",
+        "= help: a Postgres table takes connector, url, table, source, publication, slot",
+        "error: the environment variable NOT_SET_ANYWHERE is not set\n --> project.sql:4:76",
+        "error: there is no sslmode maybe\n --> project.sql:5:1",
+        "\n6 mistakes",
+    ] {
+        assert!(said.contains(expected), "`{expected}` is missing from:\n{said}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn wal_level_must_be_logical() {
     let postgres = PrivatePostgres::start_with(&["wal_level=replica"]).expect("a private Postgres");
@@ -91,7 +120,8 @@ async fn a_modest_role_is_enough() {
     let url = postgres.url("shop").replace("postgres@", "reader@");
     let project = ProjectFolder::new(
         &postgres,
-        &"CREATE TABLE t WITH (connector = 'postgres', url = '$DB'); CREATE MATERIALIZED VIEW v AS SELECT * FROM t;".replace("$DB", &url),
+        &"CREATE TABLE t WITH (connector = 'postgres', url = '$DB'); CREATE MATERIALIZED VIEW v AS SELECT * FROM t;"
+            .replace("$DB", &url),
     );
     let server = Server::launch(&project, push::ServeOptions::default()).await;
     server.source_says("stopped: the role of the url may not prepare the publication deltafront_test; as the tables' owner run CREATE PUBLICATION \"deltafront_test\" FOR TABLE \"public\".\"t\"").await;
@@ -111,7 +141,10 @@ async fn a_modest_role_is_enough() {
 async fn rows_that_fail_are_withheld_and_heal() {
     let postgres = postgres();
     let client = connect(&postgres, "shop").await;
-    client.batch_execute("CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (1, 5), (2, 0), (3, 2)").await.expect("a table");
+    client
+        .batch_execute("CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (1, 5), (2, 0), (3, 2)")
+        .await
+        .expect("a table");
     let project = ProjectFolder::new(
         &postgres,
         "CREATE TABLE t WITH (connector = 'postgres', url = '$DB');
@@ -123,9 +156,21 @@ async fn rows_that_fail_are_withheld_and_heal() {
     subscriber.subscribe("parts").await;
     subscriber.subscribe("number").await;
     assert_eq!(subscriber.rows("parts"), [json!([1, 2]), json!([3, 5])]);
-    let catalog = |body: &str| serde_json::from_str::<serde_json::Value>(body).expect("JSON")["projections"][1].clone();
+    let catalog = |body: &str| serde_json::from_str::<Value>(body).expect("JSON")["projections"][1].clone();
     let (_, body) = http::get(&server.address(), "/v1/projections").await;
-    assert_eq!((&catalog(&body)["withheld_rows"], &catalog(&body)["withheld_reason"]), (&json!(1), &json!("Divide by zero error")));
+    let told = json!("Divide by zero error (id = 2)");
+    assert_eq!((&catalog(&body)["withheld_rows"], &catalog(&body)["withheld_reason"]), (&json!(1), &told));
+    let (_, body) = http::get(&server.address(), "/v1/projections/parts/errors").await;
+    let error = json!({ "row": "id = 2, part = ?", "in_doubt": false, "failed": ["part"], "reason": told, "count": 1 });
+    assert_eq!(
+        serde_json::from_str::<Value>(&body).expect("JSON"),
+        json!({ "projection": "parts", "withheld_rows": 1, "errors": [error] })
+    );
+    let (_, body) = http::get(&server.address(), "/v1/projections/number/errors").await;
+    assert_eq!(
+        serde_json::from_str::<Value>(&body).expect("JSON"),
+        json!({ "projection": "number", "withheld_rows": 0, "errors": [] })
+    );
     client
         .batch_execute("UPDATE t SET n = 0 WHERE id = 1; UPDATE t SET n = 1 WHERE id = 2; INSERT INTO t VALUES (4, 10)")
         .await
@@ -135,7 +180,11 @@ async fn rows_that_fail_are_withheld_and_heal() {
     client.batch_execute("DELETE FROM t WHERE id = 1").await.expect("a change");
     subscriber.until(|held| held["number"].rows() == [json!([3])]).await;
     let health = server.running.health.clone();
-    tests::eventually(|| async { health.borrow().withheld[1].clone() }, |withheld| *withheld == (0, None)).await;
+    tests::eventually(
+        || async { health.borrow().withheld[1].clone() },
+        |withheld| *withheld == push::WithheldNow::default(),
+    )
+    .await;
     server.stop().await;
 }
 
@@ -144,7 +193,10 @@ async fn rows_that_fail_are_withheld_and_heal() {
 async fn a_declared_key_must_be_unique() {
     let postgres = postgres();
     let client = connect(&postgres, "shop").await;
-    client.batch_execute("CREATE TABLE t (id int PRIMARY KEY, code text); INSERT INTO t VALUES (1, 'a'), (2, 'b')").await.expect("a table");
+    client
+        .batch_execute("CREATE TABLE t (id int PRIMARY KEY, code text); INSERT INTO t VALUES (1, 'a'), (2, 'b')")
+        .await
+        .expect("a table");
     let project = ProjectFolder::new(
         &postgres,
         "CREATE TABLE t WITH (connector = 'postgres', url = '$DB');
@@ -155,7 +207,10 @@ async fn a_declared_key_must_be_unique() {
     subscriber.subscribe("codes").await;
     client.batch_execute("INSERT INTO t VALUES (3, 'a')").await.expect("a second one");
     let message = subscriber.next().await;
-    assert_eq!((&message["code"], &message["message"]), (&json!("projection_failed"), &json!("two rows have the declared key code = a")));
+    assert_eq!(
+        (&message["code"], &message["message"]),
+        (&json!("projection_failed"), &json!("two rows have the declared key code = a"))
+    );
     let (status, _) = http::get(&server.address(), "/v1/projections/codes").await;
     assert_eq!(status, 409);
     client.batch_execute("DELETE FROM t WHERE id = 1").await.expect("one of them goes");
@@ -164,7 +219,11 @@ async fn a_declared_key_must_be_unique() {
     client.batch_execute("INSERT INTO t VALUES (4, 'b')").await.expect("a second one");
     assert_eq!(subscriber.next().await["code"], json!("projection_failed"));
     client.batch_execute("DELETE FROM t WHERE id = 4").await.expect("it goes again");
-    tests::eventually(|| async { http::get(&server.address(), "/v1/projections/codes").await.0.as_u16() }, |status| *status == 200).await;
+    tests::eventually(
+        || async { http::get(&server.address(), "/v1/projections/codes").await.0.as_u16() },
+        |status| *status == 200,
+    )
+    .await;
     server.stop().await;
 }
 
@@ -173,7 +232,10 @@ async fn a_declared_key_must_be_unique() {
 async fn a_value_that_does_not_fit_is_named() {
     let postgres = postgres();
     let client = connect(&postgres, "shop").await;
-    client.batch_execute("CREATE TABLE t (id int PRIMARY KEY, n numeric); INSERT INTO t VALUES (1, 1.5)").await.expect("a table");
+    client
+        .batch_execute("CREATE TABLE t (id int PRIMARY KEY, n numeric); INSERT INTO t VALUES (1, 1.5)")
+        .await
+        .expect("a table");
     let project = ProjectFolder::new(
         &postgres,
         "CREATE TABLE t WITH (connector = 'postgres', url = '$DB'); CREATE MATERIALIZED VIEW v AS SELECT * FROM t;",

@@ -33,7 +33,8 @@ async fn after_a_crash_only_the_difference_flows() {
         .expect("changes while nobody reads");
     // The changes may fall before or after the server is back: gather until all have come.
     let mut touched: Vec<Value> = Vec::new();
-    while subscriber.rows("number") != [json!([999])] || !subscriber.rows("all_things").contains(&json!([7, "changed"])) {
+    while subscriber.rows("number") != [json!([999])] || !subscriber.rows("all_things").contains(&json!([7, "changed"]))
+    {
         let message = subscriber.next().await;
         for diff in message["diffs"].as_array().into_iter().flatten().filter(|diff| diff["id"] == "all_things") {
             touched.extend(diff["upsert"].as_array().into_iter().flatten().map(|row| row[0].clone()));

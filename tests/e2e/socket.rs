@@ -12,7 +12,9 @@ use tokio_websockets::{CloseCode, Message};
 
 fn shop() -> (PrivatePostgres, ProjectFolder) {
     let postgres = postgres();
-    postgres.psql_in("shop", "CREATE TABLE t (id int PRIMARY KEY, name text); INSERT INTO t VALUES (1, 'ann')").expect("a table");
+    postgres
+        .psql_in("shop", "CREATE TABLE t (id int PRIMARY KEY, name text); INSERT INTO t VALUES (1, 'ann')")
+        .expect("a table");
     let project = ProjectFolder::new(
         &postgres,
         "CREATE TABLE t WITH (connector = 'postgres', url = '$DB'); CREATE MATERIALIZED VIEW v AS SELECT * FROM t;",
@@ -37,7 +39,10 @@ async fn bad_messages_have_exact_answers_and_harm_nobody() {
     ] {
         bad.send_text(sent).await;
         let answer = bad.message().await;
-        assert_eq!((&answer["op"], &answer["code"], &answer["message"]), (&json!("error"), &json!(code), &json!(message)));
+        assert_eq!(
+            (&answer["op"], &answer["code"], &answer["message"]),
+            (&json!("error"), &json!(code), &json!(message))
+        );
     }
     // The session that was refused so often still works.
     bad.subscribe("v").await;
@@ -111,8 +116,12 @@ async fn a_client_that_never_reads_costs_others_nothing() {
     let client = connect(&postgres, "shop").await;
     // Far more than the kernel buffers for it.
     for i in 0..60 {
-        client.batch_execute(&format!("UPDATE t SET name = repeat('{}', 500000) WHERE id = 1", i % 10)).await.expect("a change");
-        good.until(|held| held["v"].rows()[0][1].as_str().is_some_and(|name| name.starts_with(&(i % 10).to_string()))).await;
+        client
+            .batch_execute(&format!("UPDATE t SET name = repeat('{}', 500000) WHERE id = 1", i % 10))
+            .await
+            .expect("a change");
+        good.until(|held| held["v"].rows()[0][1].as_str().is_some_and(|name| name.starts_with(&(i % 10).to_string())))
+            .await;
     }
     let stalled = || async {
         let (_, page) = http::get(&server.address(), "/metrics").await;
@@ -134,7 +143,10 @@ async fn a_slow_client_is_sent_the_net_change() {
     let client = connect(&postgres, "shop").await;
     // While nobody reads, 200 changes of half a megabyte: more than the socket holds.
     for i in 0..200 {
-        client.batch_execute(&format!("UPDATE t SET name = repeat('{}', 500000) || {i} WHERE id = 1", i % 10)).await.expect("a change");
+        client
+            .batch_execute(&format!("UPDATE t SET name = repeat('{}', 500000) || {i} WHERE id = 1", i % 10))
+            .await
+            .expect("a change");
     }
     client.batch_execute("UPDATE t SET name = 'end' WHERE id = 1").await.expect("a change");
     let mut messages = 0;

@@ -17,7 +17,11 @@ fn columns() -> Vec<(&'static str, &'static str, Value)> {
         ("float8", "'-Infinity'", json!("-Infinity")),
         ("numeric(10,2)", "-12345678.90", json!("-12345678.90")),
         ("numeric", "123456789012345678.000000000000000001", json!("123456789012345678.000000000000000001")),
-        ("numeric(60,5)", "1234567890123456789012345678901234567890.12345", json!("1234567890123456789012345678901234567890.12345")),
+        (
+            "numeric(60,5)",
+            "1234567890123456789012345678901234567890.12345",
+            json!("1234567890123456789012345678901234567890.12345"),
+        ),
         ("text", "E'tab\\t quote\" back\\\\slash \\n line é 🦀'", json!("tab\t quote\" back\\slash \n line é 🦀")),
         ("text", "''", json!("")),
         ("varchar(5)", "'abc'", json!("abc")),
@@ -57,7 +61,8 @@ async fn copied_and_streamed_rows_are_the_same_and_exact() {
     let postgres = postgres();
     let client = connect(&postgres, "shop").await;
     let columns = columns();
-    let definitions: Vec<String> = columns.iter().enumerate().map(|(i, (data_type, ..))| format!("c{i} {data_type}")).collect();
+    let definitions: Vec<String> =
+        columns.iter().enumerate().map(|(i, (data_type, ..))| format!("c{i} {data_type}")).collect();
     // Settings of the database that would change how values print must not reach us.
     client
         .batch_execute(&format!(
@@ -70,7 +75,10 @@ async fn copied_and_streamed_rows_are_the_same_and_exact() {
         .await
         .expect("a table of every type");
     let values: Vec<&str> = columns.iter().map(|(_, value, _)| *value).collect();
-    client.batch_execute(&format!("INSERT INTO every VALUES (1, {})", values.join(", "))).await.expect("a row of every type");
+    client
+        .batch_execute(&format!("INSERT INTO every VALUES (1, {})", values.join(", ")))
+        .await
+        .expect("a row of every type");
     client.batch_execute("INSERT INTO every (id) VALUES (2)").await.expect("a row of NULLs");
     let project = ProjectFolder::new(
         &postgres,

@@ -41,7 +41,9 @@ impl Held {
         let mut rows: Vec<Value> = self
             .rows
             .values()
-            .flat_map(|(row, count)| std::iter::repeat_n(row.clone(), usize::try_from(*count).expect("no negative count")))
+            .flat_map(|(row, count)| {
+                std::iter::repeat_n(row.clone(), usize::try_from(*count).expect("no negative count"))
+            })
             .collect();
         rows.sort_by_key(Value::to_string);
         rows
@@ -61,7 +63,9 @@ impl Held {
 
     fn key_of(&self, row: &Value) -> String {
         match &self.key {
-            Some(columns) => Value::from(columns.iter().map(|&column| row[column].clone()).collect::<Vec<_>>()).to_string(),
+            Some(columns) => {
+                Value::from(columns.iter().map(|&column| row[column].clone()).collect::<Vec<_>>()).to_string()
+            }
             None => row.to_string(),
         }
     }
@@ -74,7 +78,13 @@ impl Subscriber {
     /// When that fails.
     pub async fn connect(address: &str) -> Subscriber {
         let url = format!("ws://{address}/v1/socket");
-        let (socket, _) = ClientBuilder::new().uri(&url).expect("a url").limits(Limits::unlimited()).connect().await.expect("a connection");
+        let (socket, _) = ClientBuilder::new()
+            .uri(&url)
+            .expect("a url")
+            .limits(Limits::unlimited())
+            .connect()
+            .await
+            .expect("a connection");
         let mut subscriber = Subscriber { socket, held: BTreeMap::new(), epoch: 0, position: Value::Null, resyncs: 0 };
         let welcome = subscriber.message().await;
         assert_eq!((welcome["op"].as_str(), welcome["protocol"].as_u64()), (Some("welcome"), Some(1)));
@@ -114,8 +124,11 @@ impl Subscriber {
     /// # Panics
     /// When none comes, or the connection is closed.
     pub async fn message(&mut self) -> Value {
-        let message =
-            timeout(PATIENCE, self.socket.next()).await.expect("a message in time").expect("the connection is open").expect("a frame");
+        let message = timeout(PATIENCE, self.socket.next())
+            .await
+            .expect("a message in time")
+            .expect("the connection is open")
+            .expect("a frame");
         let text = message.as_text().unwrap_or_else(|| panic!("a text: {message:?}"));
         serde_json::from_str(text).expect("JSON")
     }
@@ -136,7 +149,11 @@ impl Subscriber {
     /// When it does not close.
     pub async fn closed(&mut self) -> CloseCode {
         loop {
-            let message = timeout(PATIENCE, self.socket.next()).await.expect("a close in time").expect("a close frame").expect("a frame");
+            let message = timeout(PATIENCE, self.socket.next())
+                .await
+                .expect("a close in time")
+                .expect("a close frame")
+                .expect("a frame");
             if let Some((code, _)) = message.as_close() {
                 return code;
             }
@@ -155,10 +172,16 @@ impl Subscriber {
             Some("image") => {
                 let held = self.held.entry(message["id"].as_str().expect("an id").to_owned()).or_default();
                 if let Some(columns) = message["columns"].as_array() {
-                    let names: Vec<String> = columns.iter().map(|column| column["name"].as_str().expect("a name").to_owned()).collect();
+                    let names: Vec<String> =
+                        columns.iter().map(|column| column["name"].as_str().expect("a name").to_owned()).collect();
                     let key = message["key"].as_array().map(|key| {
                         key.iter()
-                            .map(|name| names.iter().position(|column| Some(column.as_str()) == name.as_str()).expect("a key column"))
+                            .map(|name| {
+                                names
+                                    .iter()
+                                    .position(|column| Some(column.as_str()) == name.as_str())
+                                    .expect("a key column")
+                            })
                             .collect()
                     });
                     *held = Held { columns: names, key, rows: BTreeMap::new(), is_whole: false };

@@ -21,7 +21,8 @@ pub async fn get_with(address: &str, path: &str, headers: &[(&str, &str)]) -> (S
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let response = sender.send_request(request.body(Empty::<Bytes>::new()).expect("a request")).await.expect("a response");
+    let response =
+        sender.send_request(request.body(Empty::<Bytes>::new()).expect("a request")).await.expect("a response");
     let status = response.status();
     let body = response.into_body().collect().await.expect("a body").to_bytes();
     (status, String::from_utf8(body.to_vec()).expect("UTF-8"))

@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod http;
+pub mod script;
 
 use std::fs;
 use std::path::Path;
@@ -52,8 +53,17 @@ impl ProjectFolder {
     /// When it can't be written.
     #[must_use]
     pub fn new(postgres: &PrivatePostgres, sql: &str) -> ProjectFolder {
+        ProjectFolder::of(&sql.replace("$DB", &postgres.url("shop")))
+    }
+
+    /// A project of one file that reads no Postgres.
+    ///
+    /// # Panics
+    /// When it can't be written.
+    #[must_use]
+    pub fn of(sql: &str) -> ProjectFolder {
         let folder = tempfile::tempdir().expect("a folder");
-        fs::write(folder.path().join("project.sql"), sql.replace("$DB", &postgres.url("shop"))).expect("a file");
+        fs::write(folder.path().join("project.sql"), sql).expect("a file");
         fs::write(folder.path().join("deltafront.toml"), "[project]\nname = \"test\"\n").expect("a file");
         ProjectFolder(folder)
     }
@@ -120,8 +130,16 @@ impl Server {
     /// # Panics
     /// When it does not start.
     pub async fn launch(project: &ProjectFolder, serve: ServeOptions) -> Server {
+        Server::launch_with(project, RunOptions { serve, ..RunOptions::default() }).await
+    }
+
+    /// As [`Server::launch`], with other connectors too.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn launch_with(project: &ProjectFolder, options: RunOptions) -> Server {
         let listen = Some("127.0.0.1:0".parse().expect("an address"));
-        match start(project.path(), RunOptions { listen, serve }).await {
+        match start(project.path(), RunOptions { listen, ..options }).await {
             Ok(running) => Server { running },
             Err(error) => panic!("the server does not start: {error:#}"),
         }
@@ -143,8 +161,11 @@ impl Server {
     /// When that takes too long.
     pub async fn source_says(&self, words: &str) {
         let mut health = self.running.health.clone();
-        let said =
-            tokio::time::timeout(PATIENCE, health.wait_for(|health| health.sources.iter().any(|(_, state)| state.contains(words)))).await;
+        let said = tokio::time::timeout(
+            PATIENCE,
+            health.wait_for(|health| health.sources.iter().any(|(_, state)| state.contains(words))),
+        )
+        .await;
         assert!(said.is_ok(), "no source says `{words}`: {:?}", self.running.health.borrow().sources);
     }
 
@@ -181,7 +202,10 @@ impl Server {
 ///
 /// # Panics
 /// When that takes too long, with the last answer.
-pub async fn eventually<T: std::fmt::Debug, F: Future<Output = T>>(mut ask: impl FnMut() -> F, is_wanted: impl Fn(&T) -> bool) -> T {
+pub async fn eventually<T: std::fmt::Debug, F: Future<Output = T>>(
+    mut ask: impl FnMut() -> F,
+    is_wanted: impl Fn(&T) -> bool,
+) -> T {
     let started = Instant::now();
     loop {
         let answer = ask().await;

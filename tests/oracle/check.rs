@@ -1,332 +1,378 @@
 //! Runs a seed and compares.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::util::display::{ArrayFormatter, FormatOptions};
-use datafusion::datasource::MemTable;
-use datafusion::execution::SessionStateBuilder;
-use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
-use datafusion::prelude::{SessionConfig, SessionContext};
 use fastrand::Rng;
 use pipeline::table::Identity;
-use pipeline::{Changes, Op, Program, ProjectionId, Published, TableId};
+use pipeline::{Changes, DiffPart, Program, ProjectionId, Published, TableId};
 use sql::{Diagnostics, Project, TableShape};
 
-use crate::generate::{Queries, Query, TABLES, Type, Value, value};
+use crate::batch::{Batch, Counts, show};
+use crate::change::Changing;
+use crate::generate::{Queries, Query, TABLES, WORLDS, in_world};
+use crate::tables::{Mood, Tables, schema_of, split};
 
 /// Queries planned into one program, so that they share what they can.
 const QUERIES_PER_SEED: usize = 3;
-/// Keys that rows with a primary key may have.
-const KEYS: i64 = 12;
+/// While something fails, an answer is held against all worlds after each so many transactions.
+const WORLDS_EVERY: u64 = 2;
+/// Of each so many transactions in a seed with faults, the last [`MENDED_FOR`] are without.
+const PHASE: u64 = 10;
+const MENDED_FOR: u64 = 4;
 
-type Row = Vec<Value>;
-type Counts = BTreeMap<String, i64>;
-
-/// The tables as the oracle knows them.
-#[derive(Clone, Default)]
-struct Model {
-    tables: [Vec<Row>; 3],
+/// The queries of a seed; `can_fail` lets expressions fail for some rows.
+pub fn queries_of(seed: u64, can_fail: bool) -> Vec<Query> {
+    let mut generator = Queries::new(seed, can_fail);
+    let query = |i| {
+        // One that can't fail beside some that can: they share what they can, too. Where rows only
+        // add up it is easy to be right, so that one of them is of another kind.
+        let is_wanted = |query: &Query| match i {
+            0 => true,
+            1 => !can_fail || query.can_fail(),
+            _ => !can_fail || (query.can_fail() && !query.is_monotone()),
+        };
+        std::iter::repeat_with(|| generator.query()).find(is_wanted).expect("an endless stream")
+    };
+    (0..QUERIES_PER_SEED).map(query).collect()
 }
 
-pub fn simulate(seed: u64, transactions: u64) {
-    let mut generator = Queries::new(seed);
-    let queries: Vec<Query> = (0..QUERIES_PER_SEED).map(|_| generator.query()).collect();
+/// So often the rows served are made again from state.
+const IMAGE_EVERY: u64 = 7;
+/// So often state is written, and read by a fresh program that goes on.
+const REOPEN_EVERY: u64 = 25;
+/// So often the program that changes is given other queries.
+const CHANGE_EVERY: u64 = 9;
+
+/// Runs a series of transactions.
+pub fn simulate(seed: u64, transactions: u64, can_fail: bool) {
+    let queries = queries_of(seed, can_fail);
     let mut rng = Rng::with_seed(seed ^ 0x5EED);
     let mut single = Live::new(&queries, seed);
     let mut merged = Live::new(&queries, seed);
-    let mut model = Model::default();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let mut another = Changing::new(&queries, seed);
+    let mut tables = Tables::default();
+    let mut batch = Batch::new();
+    let changing = if queries.iter().any(|query| query.reads("v")) { TABLES.len() } else { TABLES.len() - 1 };
     for transaction in 0..transactions {
         let story = |what: &str| format!("seed {seed}, transaction {transaction}: {what}");
-        let changes = random_transaction(&mut rng, &mut model);
+        let mood = match transaction % PHASE {
+            _ if !can_fail => Mood::Plain,
+            at if at >= PHASE - MENDED_FOR => Mood::Mending,
+            _ => Mood::Failing,
+        };
+        let changes = tables.random_transaction(&mut rng, mood, changing);
         single.apply(std::slice::from_ref(&changes));
         single.publish(&story("one epoch a transaction"));
+        if transaction % IMAGE_EVERY == 0 {
+            single.is_its_image(&story("made again from state"));
+        }
+        if transaction % REOPEN_EVERY == REOPEN_EVERY - 1 && !single.in_conflict.contains(&true) {
+            single = single.reopened(&queries, seed);
+        }
+        another.apply(std::slice::from_ref(&changes));
+        another.publish(&single, &story("the program that changes"));
+        if transaction % CHANGE_EVERY == CHANGE_EVERY - 1 {
+            another.change(&mut rng);
+            another.publish(&single, &story("the program that has just changed"));
+        }
         // Cut anywhere, even inside a transaction, and published every so often.
         let cut = changes
             .iter()
             .flat_map(|(table, changes)| split(&mut rng, changes).into_iter().map(|part| vec![(*table, part)]))
             .collect::<Vec<_>>();
         merged.apply(&cut);
-        let publishes = rng.u32(..4) == 0;
-        if publishes {
+        if rng.u32(..4) == 0 {
             merged.publish(&story("cut and merged"));
+            for (i, query) in queries.iter().enumerate() {
+                let what = || format!("{}\n{}", story("cut and merged differs"), query.live());
+                assert_eq!(merged.in_conflict[i], single.in_conflict[i], "{}", what());
+                assert!(
+                    single.in_conflict[i] || merged.rows[i] == single.rows[i],
+                    "{}: {:?}\n{:?}",
+                    what(),
+                    merged.rows[i],
+                    single.rows[i]
+                );
+            }
         }
-        let context = batch_session(&model);
+        batch.load(&tables);
         for (i, query) in queries.iter().enumerate() {
-            let expected = runtime
-                .block_on(batch_answer(&context, &query.sql))
-                .unwrap_or_else(|error| panic!("{}: {error}\n{}", story("batch"), query.sql));
-            let explain = || single.program.explain(single.ids[i]);
-            assert_eq!(single.rows[i], expected, "{}\n{}\n{}", story("live differs from batch"), query.sql, explain());
-            if publishes {
-                assert_eq!(merged.rows[i], expected, "{}\n{}\n{}", story("cut and merged differs from batch"), query.sql, explain());
+            let served = Served {
+                story: &story("live differs from batch"),
+                query,
+                rows: &single.rows[i],
+                in_conflict: single.in_conflict[i],
+                withheld: single.program.withheld(single.ids[i]).rows,
+                explain: &|| single.program.explain(single.ids[i]),
+            };
+            let may_fail_now = query.can_fail()
+                && (0..TABLES.len()).any(|table| query.reads(TABLES[table].0) && tables.is_failing(table));
+            if !may_fail_now {
+                served.is_the_answer(&mut batch);
+            } else if transaction % WORLDS_EVERY == 0 {
+                served.holds_in_every_world(&mut batch, &tables);
             }
         }
     }
-    for id in single.ids.iter().copied() {
-        assert_eq!(single.program.withheld(id).rows, 0, "no expression of the grammar fails");
+}
+
+/// What a projection serves after a transaction.
+struct Served<'a> {
+    story: &'a str,
+    query: &'a Query,
+    rows: &'a Counts,
+    in_conflict: bool,
+    /// How many rows are withheld.
+    withheld: i64,
+    explain: &'a dyn Fn() -> String,
+}
+
+impl Served<'_> {
+    /// Where nothing fails, the answer is that of the batch, and nothing is withheld.
+    fn is_the_answer(&self, batch: &mut Batch) {
+        let sql = in_world(&self.query.sql, WORLDS[0]);
+        let expected = self.ask(batch, &sql);
+        assert_eq!(self.withheld, 0, "{}", self.tell("rows are withheld though nothing fails", &sql));
+        // A declared key that two rows have: the client is told so, and shown neither.
+        let key = self.query.key.as_ref();
+        let is_conflict = key.is_some_and(|key| has_duplicates(&expected, key));
+        assert_eq!(
+            self.in_conflict,
+            is_conflict,
+            "{}",
+            self.tell("a conflict of the declared key is to be told when there is one", &sql)
+        );
+        if is_conflict {
+            return;
+        }
+        let Some(window) = &self.query.window else {
+            assert!(*self.rows == expected, "{}\nbatch {expected:?}", self.tell("another answer", &sql));
+            return;
+        };
+        // Ties at the edge of LIMIT: the sorted values are certain, which rows bring them is not.
+        let all = self.ask(batch, &in_world(&window.unlimited, WORLDS[0]));
+        assert!(
+            by_columns(self.rows, &window.order) == by_columns(&expected, &window.order),
+            "{}",
+            self.tell("another window", &sql)
+        );
+        self.stands_in(&all, &sql);
+    }
+
+    /// Where something fails, what is served is right whatever the answer of what failed would be,
+    /// and what all these answers have in common is either served or visibly withheld.
+    fn holds_in_every_world(&self, batch: &mut Batch, tables: &Tables) {
+        let sql = self.query.window.as_ref().map_or(&self.query.sql, |window| &window.unlimited);
+        assert!(!self.in_conflict, "{}", self.tell("only keys that hold are declared where something fails", sql));
+        let mut certain: Option<Counts> = None;
+        for world in WORLDS {
+            let sql = in_world(sql, world);
+            let answer = self.ask(batch, &sql);
+            self.stands_in(&answer, &sql);
+            certain = Some(match certain {
+                None => answer,
+                Some(certain) => certain
+                    .into_iter()
+                    .filter_map(|(row, count)| answer.get(&row).map(|other| (row, count.min(*other))))
+                    .collect(),
+            });
+        }
+        let certain = certain.unwrap_or_default();
+        // Which rows of the unlimited answer belong into a window is left open.
+        if self.query.window.is_none() && self.withheld == 0 {
+            assert!(
+                *self.rows == certain,
+                "{}\ncertain {certain:?}",
+                self.tell("missing, and nothing is withheld", sql)
+            );
+        }
+        if self.query.is_exact {
+            assert!(*self.rows == certain, "{}\ncertain {certain:?}", self.tell("a sum in its range is withheld", sql));
+        }
+        if self.query.is_monotone() {
+            batch.load(&tables.without_failing(self.query.failing_columns().as_deref()));
+            let least = self.ask(batch, &in_world(sql, WORLDS[0]));
+            batch.load(tables);
+            for (row, count) in &least {
+                assert!(
+                    self.rows.get(row) >= Some(count),
+                    "{}",
+                    self.tell(&format!("{row:?} is of rows that do not fail"), sql)
+                );
+            }
+        }
+    }
+
+    /// Every row served is a row of this answer.
+    fn stands_in(&self, answer: &Counts, sql: &str) {
+        for (row, count) in self.rows {
+            assert!(
+                answer.get(row) >= Some(count),
+                "{}\nbatch {answer:?}",
+                self.tell(&format!("{row:?} is not in this answer"), sql)
+            );
+        }
+    }
+
+    fn ask(&self, batch: &mut Batch, sql: &str) -> Counts {
+        batch.answer(sql).unwrap_or_else(|error| panic!("{}: {error}\n{sql}", self.story))
+    }
+
+    fn tell(&self, what: &str, batch: &str) -> String {
+        let Served { story, query, rows, withheld, .. } = self;
+        let live = query.live();
+        format!(
+            "{story}: {what}\nlive:  {live}\nbatch: {batch}\n{}served {rows:?}, {withheld} withheld",
+            (self.explain)()
+        )
     }
 }
 
+fn has_duplicates(rows: &Counts, key: &[usize]) -> bool {
+    by_columns(rows, key).values().any(|count| *count > 1)
+}
+
+fn by_columns(rows: &Counts, columns: &[usize]) -> Counts {
+    let mut counts = Counts::new();
+    for (row, count) in rows {
+        *counts.entry(columns.iter().map(|&column| row[column].clone()).collect()).or_default() += count;
+    }
+    counts
+}
+
 /// A program and what its clients would hold.
-struct Live {
+pub struct Live {
     program: Program,
-    tables: [TableId; 3],
+    tables: [TableId; TABLES.len()],
     ids: Vec<ProjectionId>,
     keys: Vec<Option<Vec<usize>>>,
-    rows: Vec<Counts>,
+    pub rows: Vec<Counts>,
+    /// Two rows have the declared key: clients keep what they have.
+    pub in_conflict: Vec<bool>,
 }
 
 impl Live {
     fn new(queries: &[Query], seed: u64) -> Live {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut text = String::new();
-        for (table, ..) in TABLES {
-            text += &format!("CREATE TABLE {table} WITH (connector = 'postgres', url = 'postgres://nowhere/x');\n");
-        }
-        for (i, query) in queries.iter().enumerate() {
-            text += &format!("CREATE MATERIALIZED VIEW v{i} AS {};\n", query.sql);
-        }
-        std::fs::write(folder.path().join("project.sql"), text).expect("a file");
+        let all: Vec<(usize, &Query)> = queries.iter().enumerate().collect();
+        let (project, shapes) = project_of(&all, seed);
         let mut wrong = Diagnostics::default();
-        let project = Project::load(folder.path(), &|_| None, &mut wrong);
-        let shapes = TABLES
-            .iter()
-            .map(|(name, has_key, _)| {
-                let identity = if *has_key { Identity::Key(vec![0]) } else { Identity::WholeRow };
-                ((*name).to_owned(), TableShape { schema: schema_of(name), identity })
-            })
-            .collect();
         let plan = sql::plan(&project, &shapes, &mut wrong);
         assert!(wrong.is_empty(), "seed {seed}: {wrong}");
         let keys = plan.projections.iter().map(|projection| projection.key.columns().map(<[usize]>::to_vec)).collect();
         Live {
             tables: TABLES.map(|(name, ..)| plan.tables[name]),
-            ids: plan.projections.iter().map(|projection| projection.id).collect(),
+            ids: plan
+                .projections
+                .iter()
+                .filter_map(|projection| plan.program.projection_id(&projection.name))
+                .collect(),
             keys,
             rows: vec![Counts::new(); queries.len()],
+            in_conflict: vec![false; queries.len()],
             program: plan.program,
         }
     }
 
     fn apply(&mut self, steps: &[Vec<(usize, Changes)>]) {
         for step in steps {
-            let step: Vec<(TableId, Changes)> = step.iter().map(|(table, changes)| (self.tables[*table], changes.clone())).collect();
+            let step: Vec<(TableId, Changes)> =
+                step.iter().map(|(table, changes)| (self.tables[*table], changes.clone())).collect();
             self.program.apply(&step).expect("data never fails a step");
         }
+    }
+
+    /// What state has, put together anew, is what was served.
+    fn is_its_image(&mut self, story: &str) {
+        for (i, id) in self.ids.clone().into_iter().enumerate().filter(|(i, _)| !self.in_conflict[*i]) {
+            let mut image = Counts::new();
+            for delta in self.program.image(id).expect("an image") {
+                for (row, weight) in show(&delta.batch).into_iter().zip(&delta.weights) {
+                    *image.entry(row).or_default() += weight;
+                }
+            }
+            image.retain(|_, count| *count != 0);
+            assert_eq!(image, self.rows[i], "{story}\n{}", self.program.explain(id));
+        }
+    }
+
+    /// A fresh program with this one's state goes on where this one was.
+    fn reopened(mut self, queries: &[Query], seed: u64) -> Live {
+        let mut state = Vec::new();
+        self.program.write_state(&mut state).expect("between epochs");
+        let mut fresh = Live::new(queries, seed);
+        fresh.program.read_state(&state).expect("state of the same dataflow");
+        fresh.rows = self.rows;
+        let withheld = |program: &Program, ids: &[ProjectionId]| -> Vec<i64> {
+            ids.iter().map(|id| program.withheld(*id).rows).collect()
+        };
+        assert_eq!(
+            withheld(&fresh.program, &fresh.ids),
+            withheld(&self.program, &self.ids),
+            "seed {seed}: rows withheld"
+        );
+        fresh
     }
 
     /// Ends an epoch and holds the diffs to their promises.
     fn publish(&mut self, story: &str) {
         for (id, published) in self.program.publish().expect("no row counts less than zero times") {
             let i = self.ids.iter().position(|known| *known == id).expect("a known projection");
-            let Published::Diff(delta) = published else { panic!("{story}: {published:?}") };
+            let parts = parts_of(published);
+            self.in_conflict[i] = parts.is_none();
             let mut seen = Counts::new();
-            for (row, weight) in show(&delta.batch).into_iter().zip(&delta.weights) {
-                assert_ne!(*weight, 0, "{story}: a change of nothing");
-                assert!(seen.insert(row.clone(), *weight).is_none(), "{story}: a diff is consolidated");
-                let count = self.rows[i].entry(row.clone()).or_default();
-                *count += weight;
-                assert!(*count >= 0, "{story}: {row} counts {count} times");
-                if *count == 0 {
-                    self.rows[i].remove(&row);
+            for part in parts.iter().flatten() {
+                for (row, weight) in show(&part.batch).into_iter().zip(&part.weights) {
+                    assert_ne!(*weight, 0, "{story}: a change of nothing");
+                    assert!(
+                        seen.insert(row.clone(), *weight).is_none(),
+                        "{story}: a diff is consolidated, but has {row:?} twice"
+                    );
+                    *self.rows[i].entry(row).or_default() += weight;
                 }
             }
+            let rows = &mut self.rows[i];
+            rows.retain(|_, count| *count != 0);
+            assert!(rows.values().all(|count| *count > 0), "{story}: {rows:?}");
             if let Some(key) = &self.keys[i] {
-                let (image, counts) = self.program.projection(id).image().expect("an image");
-                assert!(counts.iter().all(|count| *count == 1), "{story}: a row with a key stands alone");
-                let mut keys: Vec<String> = show(&image.project(key).expect("key columns"));
-                let all = keys.len();
-                keys.sort();
-                keys.dedup();
-                assert!(keys.len() == all, "{story}: the derived key {key:?} is not unique\n{}", self.program.explain(id));
+                assert!(
+                    !has_duplicates(rows, key),
+                    "{story}: two rows with the same {key:?} in {rows:?}\n{}",
+                    self.program.explain(id)
+                );
             }
         }
     }
 }
 
-fn schema_of(table: &str) -> SchemaRef {
-    let (_, _, columns) = TABLES.iter().find(|(name, ..)| *name == table).expect("a known table");
-    let field = |(name, data_type): &(&str, Type)| {
-        let data_type = match data_type {
-            Type::Int => DataType::Int64,
-            Type::Text => DataType::Utf8,
-            Type::Float => DataType::Float64,
-            Type::Decimal => DataType::Decimal128(10, 2),
-        };
-        Field::new(*name, data_type, true)
+/// The parts of a diff; `None` when two rows have the declared key.
+pub fn parts_of(published: Published) -> Option<Vec<DiffPart>> {
+    match published {
+        Published::Diff(parts) => Some(parts),
+        Published::KeyConflict { .. } => None,
+    }
+}
+
+/// The project of some of the queries, each under the name of its number.
+pub fn project_of(queries: &[(usize, &Query)], seed: u64) -> (Project, BTreeMap<String, TableShape>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut text = String::new();
+    for (table, ..) in TABLES {
+        text += &format!("CREATE TABLE {table} WITH (connector = 'postgres', url = 'postgres://nowhere/x');\n");
+    }
+    for (i, query) in queries {
+        let key = query.key.as_ref().map_or_else(String::new, |key| {
+            let names: Vec<&str> = key.iter().map(|&column| query.columns[column].name.as_str()).collect();
+            format!("WITH (key = '{}') ", names.join(", "))
+        });
+        text += &format!("CREATE MATERIALIZED VIEW v{i} {key}AS {};\n", query.live());
+    }
+    std::fs::write(folder.path().join("project.sql"), text).expect("a file");
+    let mut wrong = Diagnostics::default();
+    let project = Project::load(folder.path(), &|_| None, &mut wrong);
+    assert!(wrong.is_empty(), "seed {seed}: {wrong}");
+    let shape = |(name, has_key, _): &(&str, bool, _)| {
+        let identity = if *has_key { Identity::Key(vec![0]) } else { Identity::WholeRow };
+        ((*name).to_owned(), TableShape { schema: schema_of(name), identity })
     };
-    Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
-}
-
-fn batch(table: usize, rows: &[Row]) -> RecordBatch {
-    let (name, _, columns) = TABLES[table];
-    let arrays = columns.iter().enumerate().map(|(i, (_, data_type))| -> ArrayRef {
-        let values = rows.iter().map(|row| &row[i]);
-        match data_type {
-            Type::Int => Arc::new(values.map(|v| if let Value::Int(v) = v { Some(*v) } else { None }).collect::<Int64Array>()),
-            Type::Text => Arc::new(values.map(|v| if let Value::Text(v) = v { Some(*v) } else { None }).collect::<StringArray>()),
-            Type::Float => Arc::new(values.map(|v| if let Value::Float(v) = v { Some(*v + 0.0) } else { None }).collect::<Float64Array>()),
-            Type::Decimal => Arc::new(
-                values
-                    .map(|v| if let Value::Decimal(v) = v { Some(*v) } else { None })
-                    .collect::<Decimal128Array>()
-                    .with_precision_and_scale(10, 2)
-                    .expect("ten digits"),
-            ),
-        }
-    });
-    RecordBatch::try_new(schema_of(name), arrays.collect()).expect("columns of the table")
-}
-
-/// Random changes of several tables, applied to the model and told as a log would tell them.
-fn random_transaction(rng: &mut Rng, model: &mut Model) -> Vec<(usize, Changes)> {
-    let mut transaction = Vec::new();
-    for _ in 0..rng.u32(1..4) {
-        let table = rng.usize(..3);
-        let (_, has_key, columns) = TABLES[table];
-        let mut rows: Vec<Row> = Vec::new();
-        let mut ops = Vec::new();
-        let mut unchanged = Vec::new();
-        for _ in 0..rng.u32(1..6) {
-            let held = &mut model.tables[table];
-            let mut fresh: Row = columns.iter().map(|(_, data_type)| value(rng, *data_type)).collect();
-            let dice = rng.u32(..20);
-            if held.is_empty() || dice < 8 {
-                if has_key {
-                    let free: Vec<i64> = (0..KEYS).filter(|key| held.iter().all(|row| row[0] != Value::Int(*key))).collect();
-                    if free.is_empty() {
-                        continue;
-                    }
-                    fresh[0] = Value::Int(free[rng.usize(..free.len())]);
-                }
-                held.push(fresh.clone());
-                rows.push(fresh);
-                ops.push(Op::Insert);
-            } else if dice < 13 {
-                let i = rng.usize(..held.len());
-                let moves_key = has_key && rng.u32(..4) == 0;
-                let free: Vec<i64> = (0..KEYS).filter(|key| held.iter().all(|row| row[0] != Value::Int(*key))).collect();
-                let old = held[i].clone();
-                if has_key {
-                    fresh[0] = old[0].clone();
-                    if moves_key && !free.is_empty() {
-                        fresh[0] = Value::Int(free[rng.usize(..free.len())]);
-                    }
-                }
-                if !has_key || fresh[0] != old[0] {
-                    // Of the old row only the key is told, where there is one.
-                    let mut told = old.clone();
-                    if has_key {
-                        told[1..].fill(Value::Null);
-                    }
-                    rows.push(told);
-                    ops.push(Op::OldKey);
-                }
-                // Some values are left out because they did not change.
-                if has_key {
-                    for column in 1..columns.len() {
-                        if rng.u32(..8) == 0 {
-                            fresh[column] = old[column].clone();
-                            unchanged.push((u32::try_from(rows.len()).expect("few"), u32::try_from(column).expect("few")));
-                        }
-                    }
-                }
-                held[i] = fresh.clone();
-                let mut told = fresh;
-                for (row, column) in &unchanged {
-                    if *row as usize == rows.len() {
-                        told[*column as usize] = Value::Null;
-                    }
-                }
-                rows.push(told);
-                ops.push(Op::Update);
-            } else if dice < 19 {
-                let mut told = held.swap_remove(rng.usize(..held.len()));
-                if has_key {
-                    told[1..].fill(Value::Null);
-                }
-                rows.push(told);
-                ops.push(Op::Delete);
-            } else if rng.u32(..4) == 0 {
-                held.clear();
-                rows.push(vec![Value::Null; columns.len()]);
-                ops.push(Op::Truncate);
-            }
-        }
-        if !ops.is_empty() {
-            transaction.push((table, Changes { rows: batch(table, &rows), ops, unchanged }));
-        }
-    }
-    transaction
-}
-
-/// The same changes in parts; an old key stays with its update.
-fn split(rng: &mut Rng, changes: &Changes) -> Vec<Changes> {
-    let mut parts = Vec::new();
-    let mut start = 0;
-    for end in 1..=changes.ops.len() {
-        let can_cut = changes.ops[end - 1] != Op::OldKey;
-        if end == changes.ops.len() || (can_cut && rng.bool()) {
-            let unchanged = changes
-                .unchanged
-                .iter()
-                .filter(|(row, _)| (start..end).contains(&(*row as usize)))
-                .map(|(row, column)| (row - u32::try_from(start).expect("few"), *column))
-                .collect();
-            parts.push(Changes { rows: changes.rows.slice(start, end - start), ops: changes.ops[start..end].to_vec(), unchanged });
-            start = end;
-        }
-    }
-    parts
-}
-
-/// DataFusion as it comes, with the tables as they are.
-///
-/// Less one rule: its physical FilterPushdown loses rows over outer joins whose inputs share a
-/// column name (DataFusion 55.2; seed 84 met it).
-fn batch_session(model: &Model) -> SessionContext {
-    let rules = PhysicalOptimizer::new().rules.into_iter().filter(|rule| !rule.name().starts_with("FilterPushdown")).collect();
-    let state = SessionStateBuilder::new()
-        .with_config(SessionConfig::new().with_target_partitions(1))
-        .with_default_features()
-        .with_physical_optimizer_rules(rules)
-        .build();
-    let context = SessionContext::new_with_state(state);
-    for (i, (name, ..)) in TABLES.iter().enumerate() {
-        let table = MemTable::try_new(schema_of(name), vec![vec![batch(i, &model.tables[i])]]).expect("a table");
-        context.register_table(*name, Arc::new(table)).expect("a new name");
-    }
-    context
-}
-
-async fn batch_answer(context: &SessionContext, sql: &str) -> datafusion::common::Result<Counts> {
-    let mut counts = Counts::new();
-    for batch in context.sql(sql).await?.collect().await? {
-        show(&batch).into_iter().for_each(|row| *counts.entry(row).or_default() += 1);
-    }
-    Ok(counts)
-}
-
-/// Rows as text.
-fn show(batch: &RecordBatch) -> Vec<String> {
-    let options = FormatOptions::default().with_null("NULL");
-    let formatters: Vec<ArrayFormatter<'_>> =
-        batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).expect("a printable column")).collect();
-    (0..batch.num_rows())
-        .map(|row| {
-            let cells: Vec<String> = formatters
-                .iter()
-                .map(|cell| match cell.value(row).to_string() {
-                    // One zero.
-                    zero if zero == "-0.0" => "0.0".to_owned(),
-                    other => other,
-                })
-                .collect();
-            cells.join("|")
-        })
-        .collect()
+    (project, TABLES.iter().map(shape).collect())
 }

@@ -22,7 +22,8 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 #[tokio::test(flavor = "multi_thread")]
 async fn every_file() {
     let folder = xtask::root().join("tests/slt");
-    let mut files: Vec<_> = std::fs::read_dir(folder).expect("the folder").flatten().map(|entry| entry.path()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder).expect("the folder").flatten().map(|entry| entry.path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "slt"));
     files.sort();
     assert!(files.len() >= 4, "only {} files", files.len());
@@ -53,10 +54,16 @@ fn steps(file: &Path) -> Vec<Step> {
     for record in records {
         match record {
             Record::Statement { sql, expected: StatementExpect::Ok, .. } => steps.push(Step::Statement(sql)),
-            Record::Query { sql, conditions, loc, expected: QueryExpect::Results { types, sort_mode, results, .. }, .. } => {
-                let skips = conditions
-                    .iter()
-                    .filter_map(|condition| if let Condition::SkipIf { label } = condition { Some(label.clone()) } else { None });
+            Record::Query {
+                sql,
+                conditions,
+                loc,
+                expected: QueryExpect::Results { types, sort_mode, results, .. },
+                ..
+            } => {
+                let skips = conditions.iter().filter_map(|condition| {
+                    if let Condition::SkipIf { label } = condition { Some(label.clone()) } else { None }
+                });
                 let in_order = !matches!(sort_mode, Some(SortMode::RowSort));
                 steps.push(Step::Query(Query {
                     sql,
@@ -80,7 +87,10 @@ async fn play(file: &Path) -> usize {
     let postgres = postgres();
     let client = connect(&postgres, "shop").await;
     let first_query = steps.iter().position(|step| matches!(step, Step::Query(_))).expect("a query");
-    client.batch_execute("CREATE TABLE sync_point (n int PRIMARY KEY); INSERT INTO sync_point VALUES (0)").await.expect("a table");
+    client
+        .batch_execute("CREATE TABLE sync_point (n int PRIMARY KEY); INSERT INTO sync_point VALUES (0)")
+        .await
+        .expect("a table");
     for step in &steps[..first_query] {
         run(&client, step).await;
     }
@@ -109,7 +119,8 @@ async fn play(file: &Path) -> usize {
                 run(&client, step).await;
                 statements += 1;
                 client.batch_execute("UPDATE sync_point SET n = n + 1").await.expect("a mark");
-                eventually(|| async { live(&server, "sync_points") }, |rows| rows == &[vec![statements.to_string()]]).await;
+                eventually(|| async { live(&server, "sync_points") }, |rows| rows == &[vec![statements.to_string()]])
+                    .await;
             }
             Step::Query(query) => {
                 let live = live(&server, &names[query.sql.as_str()]);
@@ -145,7 +156,8 @@ fn check(query: &Query, way: &str, mut rows: Vec<Vec<String>>, file: &Path) {
     if query.skips.iter().any(|skipped| skipped == way) {
         return;
     }
-    let mut expected: Vec<Vec<String>> = query.expected.iter().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect();
+    let mut expected: Vec<Vec<String>> =
+        query.expected.iter().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect();
     // What is live is a set; only what answers once has an order.
     if !query.in_order || way == "live" {
         rows.sort();
@@ -188,8 +200,15 @@ fn live(server: &Server, name: &str) -> Vec<Vec<String>> {
     let since = hub.since(hub.stamp().epoch, &[id]);
     assert!(since.failed.is_empty(), "{:?}", since.failed);
     let rows: Vec<Value> = since.images[0]
+        .as_ref()
+        .expect("it is ready")
         .values()
-        .flat_map(|row| std::iter::repeat_n(serde_json::from_slice(&row.json).expect("JSON"), usize::try_from(row.count).expect("a count")))
+        .flat_map(|row| {
+            std::iter::repeat_n(
+                serde_json::from_slice(&row.json).expect("JSON"),
+                usize::try_from(row.count).expect("a count"),
+            )
+        })
         .collect();
     json_rows(&rows)
 }
@@ -199,7 +218,12 @@ async fn batch(postgres: &PrivatePostgres, tables: &[String], sql: &str) -> Vec<
     let target = Target::parse(&postgres.url("shop")).expect("a url");
     let requests: Vec<TableRequest> = tables
         .iter()
-        .map(|table| TableRequest { name: table.clone(), schema: "public".to_owned(), table: table.clone(), columns: None })
+        .map(|table| TableRequest {
+            name: table.clone(),
+            schema: "public".to_owned(),
+            table: table.clone(),
+            columns: None,
+        })
         .collect();
     let found = discover(&target, &requests).await.expect("the tables");
     let client = connect(postgres, "shop").await;
@@ -216,7 +240,10 @@ async fn batch(postgres: &PrivatePostgres, tables: &[String], sql: &str) -> Vec<
         }
         let batch = rows.finish(table).expect("a batch");
         context
-            .register_table(table.name.as_str(), Arc::new(MemTable::try_new(table.schema.clone(), vec![vec![batch]]).expect("a table")))
+            .register_table(
+                table.name.as_str(),
+                Arc::new(MemTable::try_new(table.schema.clone(), vec![vec![batch]]).expect("a table")),
+            )
             .expect("a name");
     }
     let batches = context.sql(sql).await.expect("a plan").collect().await.expect("an answer");

@@ -56,7 +56,10 @@ pub fn demo(listen: &str, rate: f64, release: bool) -> Result<()> {
     wait_until_served(listen, &mut server)?;
     eprintln!();
     eprintln!("     open http://{listen}/");
-    eprintln!("     change something: psql {} -c \"UPDATE customers SET region = 'moon' WHERE id = 1\"", postgres.url("storefront"));
+    eprintln!(
+        "     change something: psql {} -c \"UPDATE customers SET region = 'moon' WHERE id = 1\"",
+        postgres.url("storefront")
+    );
     eprintln!("     Ctrl-C ends all of it");
     eprintln!();
     loop {

@@ -11,8 +11,13 @@ use std::path::{Path, PathBuf};
 pub fn root() -> PathBuf {
     // Asked when it runs, not when it was compiled: clones share their target folder, and cargo
     // may take what another clone compiled.
-    let here = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).or_else(|| std::env::current_dir().ok()).unwrap_or_default();
-    here.ancestors().find(|folder| folder.join("xtask/Cargo.toml").exists()).map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+    let here = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map(PathBuf::from)
+        .or_else(|| std::env::current_dir().ok())
+        .unwrap_or_default();
+    here.ancestors()
+        .find(|folder| folder.join("xtask/Cargo.toml").exists())
+        .map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
 /// Where builds go: outside of the clone, so that a fresh clone finds what another has compiled.
@@ -21,7 +26,8 @@ pub fn target_folder() -> PathBuf {
     if let Some(folder) = std::env::var_os("CARGO_TARGET_DIR") {
         return folder.into();
     }
-    let cache =
-        std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
     cache.map_or_else(|| root().join("target"), |cache| cache.join("deltafront").join("target"))
 }

@@ -21,7 +21,11 @@ const CAUGHT_MIN: f64 = 85.0;
 pub fn mutants(only: Option<&str>, arguments: &[String]) -> Result<()> {
     let chosen: Vec<&str> = CRATES.into_iter().filter(|name| only.is_none_or(|only| only == *name)).collect();
     if chosen.is_empty() {
-        bail!("there is no crate `{}` to make mutants of; there are {}", only.unwrap_or_default(), CRATES.join(" and "));
+        bail!(
+            "there is no crate `{}` to make mutants of; there are {}",
+            only.unwrap_or_default(),
+            CRATES.join(" and ")
+        );
     }
     find_or_install()?;
     let mut weak = Vec::new();

@@ -20,20 +20,22 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// The folder of Postgres's programs, wherever this machine has one.
 #[must_use]
 pub fn find_programs() -> Option<PathBuf> {
-    let has_server = |folder: &Path| ["initdb", "postgres", "psql"].iter().all(|program| folder.join(program).is_file());
+    let has_server =
+        |folder: &Path| ["initdb", "postgres", "psql"].iter().all(|program| folder.join(program).is_file());
     let on_path = std::env::var_os("PATH")
         .map(|path| std::env::split_paths(&path).collect::<Vec<_>>())
         .unwrap_or_default()
         .into_iter()
         // A link on the PATH may stand alone; its programs are where it points.
         .filter_map(|folder| fs::canonicalize(folder.join("postgres")).ok()?.parent().map(Path::to_path_buf));
-    let installed = ["/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt", "/usr/pgsql"].iter().flat_map(|parent| {
-        let mut versions: Vec<PathBuf> =
-            fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.path().join("bin")).collect();
-        versions.sort();
-        versions.reverse();
-        versions
-    });
+    let installed =
+        ["/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt", "/usr/pgsql"].iter().flat_map(|parent| {
+            let mut versions: Vec<PathBuf> =
+                fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.path().join("bin")).collect();
+            versions.sort();
+            versions.reverse();
+            versions
+        });
     on_path.chain(installed).find(|folder| has_server(folder))
 }
 
@@ -45,7 +47,8 @@ pub fn find_or_install() -> Result<PathBuf> {
     if let Some(folder) = find_programs() {
         return Ok(folder);
     }
-    let advice = "install PostgreSQL 14 or newer with its server programs (initdb, postgres), and have them on the PATH";
+    let advice =
+        "install PostgreSQL 14 or newer with its server programs (initdb, postgres), and have them on the PATH";
     if !Path::new("/usr/bin/apt-get").exists() {
         bail!("no Postgres was found; {advice}");
     }
@@ -135,8 +138,13 @@ impl PrivatePostgres {
             chown(folder.path(), Some(user), Some(group))?;
         }
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700))?;
-        let defaults =
-            ["wal_level=logical", "max_wal_senders=20", "max_replication_slots=20", "unix_socket_directories=", "shared_buffers=64MB"];
+        let defaults = [
+            "wal_level=logical",
+            "max_wal_senders=20",
+            "max_replication_slots=20",
+            "unix_socket_directories=",
+            "shared_buffers=64MB",
+        ];
         let settings = defaults.iter().chain(settings).map(|&setting| setting.to_owned()).collect();
         let mut postgres = PrivatePostgres { programs, folder, port: 0, server: None, settings };
         let data = postgres.data_folder();
@@ -179,7 +187,12 @@ impl PrivatePostgres {
         }
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_file())?;
         let mut command = self.program("postgres");
-        command.arg("-D").arg(self.data_folder()).args(["-p", &self.port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
+        command.arg("-D").arg(self.data_folder()).args([
+            "-p",
+            &self.port.to_string(),
+            "-c",
+            "listen_addresses=127.0.0.1",
+        ]);
         for setting in &self.settings {
             command.args(["-c", setting]);
         }

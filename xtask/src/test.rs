@@ -55,8 +55,11 @@ pub fn test(part: Option<&str>, filter: Option<&str>) -> Result<()> {
 }
 
 fn find_or_install_chromium() -> Result<String> {
-    let find =
-        || ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].into_iter().find(|path| Path::new(path).exists());
+    let find = || {
+        ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"]
+            .into_iter()
+            .find(|path| Path::new(path).exists())
+    };
     let has_driver = || Path::new("/usr/bin/chromedriver").exists();
     if find().is_none() || !has_driver() {
         eprintln!("installing the packages chromium and chromium-driver");

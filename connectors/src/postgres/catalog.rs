@@ -57,7 +57,7 @@ impl DiscoveredTable {
     }
 }
 
-/// Something that keeps a table, or the whole source, from being read.
+/// Something that keeps a table, or the whole database, from being read.
 #[derive(Debug)]
 pub struct Problem {
     /// The table's name in the project; `None` when it is about the database.
@@ -90,7 +90,9 @@ pub async fn discover(target: &Target, requests: &[TableRequest]) -> Result<Vec<
     for request in requests {
         match find_table(target, &client, request).await {
             Ok(table) => tables.push(table),
-            Err(errors) => problems.extend(errors.into_iter().map(|error| Problem { table: Some(request.name.clone()), error })),
+            Err(errors) => {
+                problems.extend(errors.into_iter().map(|error| Problem { table: Some(request.name.clone()), error }))
+            }
         }
     }
     if problems.is_empty() { Ok(tables) } else { Err(problems) }
@@ -117,7 +119,8 @@ async fn preflight(target: &Target, client: &Client) -> Result<Vec<Problem>, Sou
     let (wal_level, may_replicate): (String, bool) = (row.get(0), row.get(1));
     let (slots, senders, user): (i32, i32, String) = (row.get(2), row.get(3), row.get(4));
     let mut problems = Vec::new();
-    let mut problem = |what: String, remedy: String| problems.push(Problem { table: None, error: not_ready(what, remedy) });
+    let mut problem =
+        |what: String, remedy: String| problems.push(Problem { table: None, error: not_ready(what, remedy) });
     if wal_level != "logical" {
         problem(
             format!("wal_level of {} is {wal_level}, and reading changes needs logical", target.server()),
@@ -125,21 +128,32 @@ async fn preflight(target: &Target, client: &Client) -> Result<Vec<Problem>, Sou
         );
     }
     if !may_replicate {
-        problem(format!("role {user} may not read the replication stream"), format!("run ALTER ROLE {} REPLICATION", quote(&user)));
+        problem(
+            format!("role {user} may not read the replication stream"),
+            format!("run ALTER ROLE {} REPLICATION", quote(&user)),
+        );
     }
     if slots <= 0 {
         problem(
             format!("all replication slots of {} are in use", target.server()),
-            "drop a slot that nobody reads (pg_replication_slots), or raise max_replication_slots and restart Postgres".to_owned(),
+            "drop a slot that nobody reads (pg_replication_slots), or raise max_replication_slots and restart Postgres"
+                .to_owned(),
         );
     }
     if senders <= 0 {
-        problem(format!("all WAL senders of {} are in use", target.server()), "raise max_wal_senders and restart Postgres".to_owned());
+        problem(
+            format!("all WAL senders of {} are in use", target.server()),
+            "raise max_wal_senders and restart Postgres".to_owned(),
+        );
     }
     Ok(problems)
 }
 
-async fn find_table(target: &Target, client: &Client, request: &TableRequest) -> Result<DiscoveredTable, Vec<SourceError>> {
+async fn find_table(
+    target: &Target,
+    client: &Client,
+    request: &TableRequest,
+) -> Result<DiscoveredTable, Vec<SourceError>> {
     let one = |error| vec![error];
     let shown = format!("{}.{}", request.schema, request.table);
     let sql_error = |error| vec![target.sql_error(error)];
@@ -160,7 +174,8 @@ async fn find_table(target: &Target, client: &Client, request: &TableRequest) ->
         return Err(one(not_ready(format!("there is no table {shown} in {}", target.database), remedy)));
     };
     let (oid, kind, replica_identity): (u32, String, String) = (row.get(0), row.get(1), row.get(2));
-    let (estimate, may_select, row_security, persistence): (i64, bool, bool, String) = (row.get(3), row.get(4), row.get(5), row.get(6));
+    let (estimate, may_select, row_security, persistence): (i64, bool, bool, String) =
+        (row.get(3), row.get(4), row.get(5), row.get(6));
     let mut errors = Vec::new();
     if !matches!(kind.as_str(), "r" | "p") || persistence != "p" {
         return Err(one(not_ready(
@@ -169,7 +184,10 @@ async fn find_table(target: &Target, client: &Client, request: &TableRequest) ->
         )));
     }
     if !may_select {
-        errors.push(not_ready(format!("reading {shown} is not permitted"), format!("run GRANT SELECT ON {shown} to the role of the url")));
+        errors.push(not_ready(
+            format!("reading {shown} is not permitted"),
+            format!("run GRANT SELECT ON {shown} to the role of the url"),
+        ));
     }
     if row_security {
         errors.push(not_ready(
@@ -254,7 +272,11 @@ async fn columns(
         .collect();
     let Some(wanted) = &request.columns else {
         let fields = found.iter().map(|(name, _, data_type)| Field::new(name, data_type.clone(), true)).collect();
-        return Ok((found.iter().map(|column| column.0.clone()).collect(), found.iter().map(|column| column.1).collect(), fields));
+        return Ok((
+            found.iter().map(|column| column.0.clone()).collect(),
+            found.iter().map(|column| column.1).collect(),
+            fields,
+        ));
     };
     let mut errors = Vec::new();
     let (mut names, mut type_ids, mut fields) = (Vec::new(), Vec::new(), Vec::new());
@@ -312,7 +334,8 @@ async fn identity(
             &[&oid],
         )
         .await?;
-    let index = |column: usize| rows.iter().find(|row| row.get::<_, bool>(column)).map(|row| row.get::<_, Vec<String>>(2));
+    let index =
+        |column: usize| rows.iter().find(|row| row.get::<_, bool>(column)).map(|row| row.get::<_, Vec<String>>(2));
     let key = match replica_identity {
         "i" => index(1),
         "n" => None,
@@ -320,7 +343,8 @@ async fn identity(
     };
     Ok(match (key, replica_identity) {
         (Some(key), _) => {
-            let places: Option<Vec<usize>> = key.iter().map(|name| columns.iter().position(|column| column == name)).collect();
+            let places: Option<Vec<usize>> =
+                key.iter().map(|name| columns.iter().position(|column| column == name)).collect();
             places.map(Identity::Key).ok_or_else(|| {
                 not_ready(
                     format!("the key of {shown} is ({}), and not all of it is declared", key.join(", ")),
@@ -383,76 +407,6 @@ fn numeric_type(modifier: i32) -> DataType {
         },
         _ => DataType::Utf8,
     }
-}
-
-/// Makes sure that the publication exists and has the tables, as far as the role may.
-///
-/// # Errors
-/// With the SQL to run, when the role may not.
-pub async fn prepare_publication(
-    target: &Target,
-    client: &Client,
-    publication: &str,
-    tables: &[DiscoveredTable],
-) -> Result<(), SourceError> {
-    let sql_error = |error| target.sql_error(error);
-    let found = client
-        .query_opt(
-            "SELECT puballtables, pubinsert AND pubupdate AND pubdelete AND pubtruncate, pubviaroot FROM pg_publication WHERE pubname = $1",
-            &[&publication],
-        )
-        .await
-        .map_err(sql_error)?;
-    let run = async |statement: String| {
-        tracing::info!(statement, "preparing the publication");
-        client.batch_execute(&statement).await.map_err(|error| match error.code().map(tokio_postgres::error::SqlState::code) {
-            Some("42501") => not_ready(
-                format!("the role of the url may not prepare the publication {publication}"),
-                format!("as the tables' owner run {statement}"),
-            ),
-            _ => target.sql_error(error),
-        })
-    };
-    let Some(found) = found else {
-        let names: Vec<String> = tables.iter().map(DiscoveredTable::quoted).collect();
-        return run(format!(
-            "CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = true)",
-            quote(publication),
-            names.join(", ")
-        ))
-        .await;
-    };
-    let (all_tables, all_kinds): (bool, bool) = (found.get(0), found.get(1));
-    if !all_kinds {
-        return Err(not_ready(
-            format!("the publication {publication} leaves out some kinds of change"),
-            format!("run ALTER PUBLICATION {} SET (publish = 'insert, update, delete, truncate')", quote(publication)),
-        ));
-    }
-    let via_root: bool = found.get(2);
-    if !via_root && let Some(table) = tables.iter().find(|table| table.is_partitioned) {
-        return Err(not_ready(
-            format!("the publication {publication} tells changes of {} under the names of its partitions", table.quoted()),
-            format!("run ALTER PUBLICATION {} SET (publish_via_partition_root = true)", quote(publication)),
-        ));
-    }
-    if all_tables {
-        return Ok(());
-    }
-    let rows = client
-        .query("SELECT schemaname::text, tablename::text FROM pg_publication_tables WHERE pubname = $1", &[&publication])
-        .await
-        .map_err(sql_error)?;
-    let published: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-    let missing: Vec<String> = tables
-        .iter()
-        .filter(|table| !published.contains(&(table.pg_schema.clone(), table.pg_table.clone())))
-        .map(DiscoveredTable::quoted)
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    run(format!("ALTER PUBLICATION {} ADD TABLE {}", quote(publication), missing.join(", "))).await
 }
 
 #[cfg(test)]

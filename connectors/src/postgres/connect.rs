@@ -90,8 +90,9 @@ impl Target {
             }
         }
         let url = if rest.is_empty() { base.to_owned() } else { format!("{base}?{}", rest.join("&")) };
-        let config: tokio_postgres::Config =
-            url.parse().map_err(|error: tokio_postgres::Error| bad(format!("the url of the database can't be read: {error}")))?;
+        let config: tokio_postgres::Config = url
+            .parse()
+            .map_err(|error: tokio_postgres::Error| bad(format!("the url of the database can't be read: {error}")))?;
         let host = match config.get_hosts() {
             [Host::Tcp(host), ..] => host.clone(),
             [] => "localhost".to_owned(),
@@ -159,7 +160,8 @@ impl Target {
             let socket = TcpStream::connect((self.host.as_str(), self.port)).await?;
             socket.set_nodelay(true)?;
             let options = SockRef::from(&socket);
-            let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
+            let keepalive =
+                TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
             options.set_tcp_keepalive(&keepalive)?;
             #[cfg(target_os = "linux")]
             options.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
@@ -182,7 +184,8 @@ impl Target {
         if let Some(password) = &self.password {
             config.password(password);
         }
-        let (client, connection) = config.connect_raw(self.socket().await?, NoTls).await.map_err(|error| self.sql_error(error))?;
+        let (client, connection) =
+            config.connect_raw(self.socket().await?, NoTls).await.map_err(|error| self.sql_error(error))?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "SQL connection ended");
@@ -206,7 +209,9 @@ impl Target {
         ];
         let mut reader = MessageReader::with_capacity(64 * 1024);
         let sign_in = async {
-            write_startup_message(&mut socket, 196_608, &parameters).await.map_err(|e| self.lost(io::Error::other(e)))?;
+            write_startup_message(&mut socket, 196_608, &parameters)
+                .await
+                .map_err(|e| self.lost(io::Error::other(e)))?;
             self.sign_in(&mut socket, &mut reader).await
         };
         match timeout(CONNECT_TIMEOUT, sign_in).await {
@@ -259,8 +264,9 @@ impl Target {
                     *proof = Some((message, salted));
                 }
                 (12, Some((_, Some((message, salted))))) => {
-                    ScramClient::verify_server_final(&String::from_utf8_lossy(data), salted, message)
-                        .map_err(|error| refused(format!("the server did not prove that it knows the password: {error}")))?;
+                    ScramClient::verify_server_final(&String::from_utf8_lossy(data), salted, message).map_err(
+                        |error| refused(format!("the server did not prove that it knows the password: {error}")),
+                    )?;
                 }
                 (code, _) => return Err(refused(format!("the server asks for sign-in of kind {code}"))),
             }
@@ -274,7 +280,8 @@ mod tests {
 
     #[test]
     fn a_url_is_shown_without_its_password() {
-        let target = Target::parse("postgres://ann:s3cret@db.example:6432/shop?sslmode=verify-full&application_name=x").expect("a url");
+        let target = Target::parse("postgres://ann:s3cret@db.example:6432/shop?sslmode=verify-full&application_name=x")
+            .expect("a url");
         assert_eq!(target.to_string(), "postgres://ann@db.example:6432/shop");
         assert_eq!(target.tls.mode, SslMode::VerifyFull);
         let error = Target::parse("postgres://ann:s3cret@db/shop?sslmode=maybe").expect_err("no such mode");

@@ -65,6 +65,12 @@ pub enum SourceError {
         /// How.
         what: String,
     },
+    /// Some of a table's partitions were emptied, and which of its rows those were is not told.
+    #[error("some partitions of {table} were truncated")]
+    PartitionTruncated {
+        /// The table, as in Postgres.
+        table: String,
+    },
     /// The publication is gone; newer servers then leave rows out in silence.
     #[error("the server no longer knows the publication: {notice}")]
     PublicationGone {
@@ -110,7 +116,11 @@ pub fn response_to(error: &SourceError) -> Response {
         )),
         SourceError::SchemaChanged { .. } => Response::Stop("adjust the project to the table, then restart".to_owned()),
         SourceError::PublicationGone { .. } => Response::Retry,
-        SourceError::PeerMisbehaved { .. } | SourceError::WentBack { .. } => Response::Stop("please report this with the log".to_owned()),
+        // Starting over copies the tables, and only what differs goes on.
+        SourceError::PartitionTruncated { .. } => Response::Retry,
+        SourceError::PeerMisbehaved { .. } | SourceError::WentBack { .. } => {
+            Response::Stop("please report this with the log".to_owned())
+        }
     }
 }
 

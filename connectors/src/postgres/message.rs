@@ -241,7 +241,9 @@ mod tests {
     #[test]
     fn decodes_an_update_that_moves_a_key_and_leaves_out_a_large_value() {
         let body = b"U\0\0\x40\x01K\0\x02t\0\0\0\x017nN\0\x02t\0\0\0\x018u";
-        let Ok(Message::Update { relation: 0x4001, old: Some(old), new }) = Message::decode(body) else { panic!("an update") };
+        let Ok(Message::Update { relation: 0x4001, old: Some(old), new }) = Message::decode(body) else {
+            panic!("an update")
+        };
         assert_eq!(old.values().collect::<Vec<_>>(), [Value::Text(b"7"), Value::Null]);
         assert_eq!(new.values().collect::<Vec<_>>(), [Value::Text(b"8"), Value::Unchanged]);
     }
@@ -250,7 +252,10 @@ mod tests {
     fn decodes_a_relation() {
         let body = b"R\0\0\x40\x01public\0orders\0d\0\x01\x01id\0\0\0\0\x14\xFF\xFF\xFF\xFF";
         let columns = vec![RelationColumn { name: "id", type_id: 20 }];
-        assert_eq!(Message::decode(body), Ok(Message::Relation { id: 0x4001, schema: "public", name: "orders", columns }));
+        assert_eq!(
+            Message::decode(body),
+            Ok(Message::Relation { id: 0x4001, schema: "public", name: "orders", columns })
+        );
     }
 
     #[test]
@@ -259,7 +264,10 @@ mod tests {
         assert_eq!(Message::decode(begin), Ok(Message::Begin { commit: Lsn(0x16B_3748), time: 5 }));
         let commit = b"C\0\0\0\0\0\x01\x6B\x37\x48\0\0\0\0\x01\x6B\x37\x78\0\0\0\0\0\0\0\x05";
         assert_eq!(Message::decode(commit), Ok(Message::Commit { end: Lsn(0x16B_3778), time: 5 }));
-        assert_eq!(Message::decode(b"T\0\0\0\x02\0\0\0\0\x01\0\0\0\x02"), Ok(Message::Truncate { relations: vec![1, 2] }));
+        assert_eq!(
+            Message::decode(b"T\0\0\0\x02\0\0\0\0\x01\0\0\0\x02"),
+            Ok(Message::Truncate { relations: vec![1, 2] })
+        );
     }
 
     proptest! {

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use pgwire_replication::protocol::framing::{BackendMessage, MessageReader, write_copy_data, write_query};
 use pgwire_replication::protocol::messages::ErrorFields;
-use pgwire_replication::protocol::replication::{ReplicationCopyData, encode_standby_status_update, parse_copy_data, unix_to_pg_timestamp};
+use pgwire_replication::protocol::replication::{
+    ReplicationCopyData, encode_standby_status_update, parse_copy_data, unix_to_pg_timestamp,
+};
 use pgwire_replication::tls::rustls::MaybeTlsStream;
 use pipeline::Lsn;
 use tokio::io::{AsyncRead, ReadBuf, ReadHalf, WriteHalf};
@@ -89,7 +91,11 @@ struct Heard<R> {
 }
 
 impl<R: AsyncRead + Unpin> AsyncRead for Heard<R> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let poll = Pin::new(&mut self.inner).poll_read(context, buffer);
         if buffer.filled().len() > before {
@@ -127,12 +133,16 @@ impl Replication {
         // Servers before 15 know only the older form.
         let row = match self.command(&command, SLOT_TIMEOUT).await {
             Err(SourceError::Refused { code, .. }) if code == "42601" => {
-                self.command(&format!("CREATE_REPLICATION_SLOT {} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT", quote(name)), SLOT_TIMEOUT)
-                    .await?
+                self.command(
+                    &format!("CREATE_REPLICATION_SLOT {} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT", quote(name)),
+                    SLOT_TIMEOUT,
+                )
+                .await?
             }
             answer => answer?,
         };
-        let misbehaved = || SourceError::PeerMisbehaved { message: "no consistent point".to_owned(), stage: "creating a slot" };
+        let misbehaved =
+            || SourceError::PeerMisbehaved { message: "no consistent point".to_owned(), stage: "creating a slot" };
         let [_, Some(point), Some(snapshot), ..] = &row[..] else { return Err(misbehaved()) };
         let consistent_point = point.parse().map_err(|_| misbehaved())?;
         Ok(Slot { name: name.to_owned(), consistent_point, snapshot: snapshot.clone() })
@@ -191,11 +201,14 @@ impl Replication {
     /// When the connection broke, or the server ended the stream.
     pub async fn next(&mut self) -> Result<Frame, SourceError> {
         loop {
-            let message = self.reader.read(&mut self.read).await.map_err(|error| self.target.lost(io::Error::other(error)))?;
+            let message =
+                self.reader.read(&mut self.read).await.map_err(|error| self.target.lost(io::Error::other(error)))?;
             match message.tag {
                 b'd' => {
-                    let data = parse_copy_data(message.payload)
-                        .map_err(|error| SourceError::PeerMisbehaved { message: error.to_string(), stage: "streaming" })?;
+                    let data = parse_copy_data(message.payload).map_err(|error| SourceError::PeerMisbehaved {
+                        message: error.to_string(),
+                        stage: "streaming",
+                    })?;
                     return Ok(match data {
                         ReplicationCopyData::XLogData { data, .. } => Frame::Data(data),
                         ReplicationCopyData::KeepAlive { wal_end, reply_requested, .. } => {
@@ -205,7 +218,11 @@ impl Replication {
                 }
                 b'E' => return Err(self.target.refused(&message.payload)),
                 b'N' => self.notice(&message)?,
-                b'c' => return Err(self.target.lost(io::Error::new(io::ErrorKind::UnexpectedEof, "the server ended the stream"))),
+                b'c' => {
+                    return Err(self
+                        .target
+                        .lost(io::Error::new(io::ErrorKind::UnexpectedEof, "the server ended the stream")));
+                }
                 _ => {}
             }
         }
@@ -221,12 +238,12 @@ impl Replication {
         Ok(())
     }
 
-    /// Tells the server that the log up to `applied` is not needed any more. Asks for an answer
+    /// Tells the server that the log up to `durable` is not needed any more. Asks for an answer
     /// when the server has been quiet.
     ///
     /// # Errors
     /// When the server has been silent for too long, or the connection broke.
-    pub async fn send_status(&mut self, applied: Lsn, reading: Reading) -> Result<(), SourceError> {
+    pub async fn send_status(&mut self, durable: Lsn, reading: Reading) -> Result<(), SourceError> {
         if reading == Reading::Paused {
             // Who does not read can't tell silence from a full socket.
             self.heard.store(millis(self.started.elapsed()), Ordering::Relaxed);
@@ -237,7 +254,7 @@ impl Replication {
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = unix_to_pg_timestamp(i64::try_from(now.as_micros()).unwrap_or(i64::MAX));
-        let status = encode_standby_status_update(pgwire_replication::Lsn(applied.0), now, silence > QUIET_MAX);
+        let status = encode_standby_status_update(pgwire_replication::Lsn(durable.0), now, silence > QUIET_MAX);
         match timeout(SILENCE_MAX, write_copy_data(&mut self.write, &status)).await {
             Ok(sent) => sent.map_err(|error| self.target.lost(io::Error::other(error))),
             Err(_) => Err(SourceError::Silent { server: self.target.server(), silence: SILENCE_MAX }),
@@ -271,7 +288,10 @@ mod tests {
 
     #[test]
     fn a_row_of_texts() {
-        assert_eq!(data_row(b"\0\x03\0\0\0\x01a\xFF\xFF\xFF\xFF\0\0\0\0"), [Some("a".to_owned()), None, Some(String::new())]);
+        assert_eq!(
+            data_row(b"\0\x03\0\0\0\x01a\xFF\xFF\xFF\xFF\0\0\0\0"),
+            [Some("a".to_owned()), None, Some(String::new())]
+        );
         assert_eq!(data_row(b"\0\x01\0\0\0\x09a"), []);
         assert_eq!(data_row(b""), []);
     }

@@ -14,6 +14,9 @@ use super::error::SourceError;
 
 /// Rows of one batch: enough that a batch's fixed costs vanish, few enough to stay in the caches.
 const BATCH_ROWS: usize = 8192;
+/// Bytes of text at which a batch ends before it has that many rows, so that one of large rows is no
+/// larger than what may be under way.
+const BATCH_BYTES: usize = 4 << 20;
 
 /// Opens the exported snapshot. The client must not be used for anything else until it is dropped.
 ///
@@ -21,8 +24,10 @@ const BATCH_ROWS: usize = 8192;
 /// When the snapshot is gone, which it is once its replication connection was used or lost.
 pub async fn open(target: &Target, snapshot: &str) -> Result<Client, SourceError> {
     let client = target.sql().await?;
-    let begin =
-        format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", super::catalog::quote_literal(snapshot));
+    let begin = format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
+        super::catalog::quote_literal(snapshot)
+    );
     client.batch_execute(&begin).await.map_err(|error| target.sql_error(error))?;
     Ok(client)
 }
@@ -47,7 +52,11 @@ impl<'a> TableReader<'a> {
     ///
     /// # Errors
     /// When the server refuses.
-    pub async fn start(target: &'a Target, client: &Client, table: &'a DiscoveredTable) -> Result<TableReader<'a>, SourceError> {
+    pub async fn start(
+        target: &'a Target,
+        client: &Client,
+        table: &'a DiscoveredTable,
+    ) -> Result<TableReader<'a>, SourceError> {
         let columns: Vec<String> = table.schema.fields().iter().map(|field| quote(field.name())).collect();
         // Rows of children of an ordinary table are not published with it.
         let only = if table.is_partitioned { "" } else { "ONLY " };
@@ -82,7 +91,7 @@ impl<'a> TableReader<'a> {
                     push_line(&self.partial, self.table, &mut self.rows, &mut self.scratch)?;
                     self.partial.clear();
                 }
-                if self.rows.len() == BATCH_ROWS {
+                if self.rows.len() == BATCH_ROWS || self.rows.text_bytes() >= BATCH_BYTES {
                     return self.rows.finish(self.table).map(Some);
                 }
             }
@@ -102,7 +111,12 @@ impl<'a> TableReader<'a> {
 
 /// One line of COPY's text form: fields between tabs, `\N` for NULL, backslashes before what would
 /// be misread.
-fn push_line(line: &[u8], table: &DiscoveredTable, rows: &mut RowBuilder, scratch: &mut Vec<u8>) -> Result<(), SourceError> {
+fn push_line(
+    line: &[u8],
+    table: &DiscoveredTable,
+    rows: &mut RowBuilder,
+    scratch: &mut Vec<u8>,
+) -> Result<(), SourceError> {
     let mut columns = 0;
     for (column, field) in line.split(|&byte| byte == b'\t').enumerate() {
         columns += 1;

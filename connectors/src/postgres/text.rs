@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Decimal256Builder, Float32Builder, Float64Builder,
-    Int16Builder, Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder, ListArray, NullBufferBuilder, StringBuilder,
-    Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
+    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Decimal256Builder, Float32Builder,
+    Float64Builder, Int16Builder, Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder, ListArray,
+    NullBufferBuilder, StringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::IntervalMonthDayNano;
@@ -76,8 +76,12 @@ impl ColumnBuilder {
             DataType::Int64 => ColumnBuilder::Int64(Int64Builder::new()),
             DataType::Float32 => ColumnBuilder::Float32(Float32Builder::new()),
             DataType::Float64 => ColumnBuilder::Float64(Float64Builder::new()),
-            DataType::Decimal128(p, s) => ColumnBuilder::Decimal128(Decimal128Builder::new().with_data_type(data_type.clone()), *p, *s),
-            DataType::Decimal256(p, s) => ColumnBuilder::Decimal256(Decimal256Builder::new().with_data_type(data_type.clone()), *p, *s),
+            DataType::Decimal128(p, s) => {
+                ColumnBuilder::Decimal128(Decimal128Builder::new().with_data_type(data_type.clone()), *p, *s)
+            }
+            DataType::Decimal256(p, s) => {
+                ColumnBuilder::Decimal256(Decimal256Builder::new().with_data_type(data_type.clone()), *p, *s)
+            }
             DataType::Utf8 => ColumnBuilder::Text(StringBuilder::new()),
             DataType::Binary => ColumnBuilder::Binary(BinaryBuilder::new()),
             DataType::Date32 => ColumnBuilder::Date(Date32Builder::new()),
@@ -85,7 +89,9 @@ impl ColumnBuilder {
             DataType::Timestamp(TimeUnit::Microsecond, _) => {
                 ColumnBuilder::Timestamp(TimestampMicrosecondBuilder::new().with_data_type(data_type.clone()))
             }
-            DataType::Interval(IntervalUnit::MonthDayNano) => ColumnBuilder::Interval(IntervalMonthDayNanoBuilder::new()),
+            DataType::Interval(IntervalUnit::MonthDayNano) => {
+                ColumnBuilder::Interval(IntervalMonthDayNanoBuilder::new())
+            }
             DataType::List(field) => ColumnBuilder::List {
                 items: Box::new(ColumnBuilder::new(field.data_type())?),
                 field: Arc::clone(field),
@@ -297,8 +303,11 @@ fn time(text: &str) -> Result<i64, BadText> {
     if fraction.len() > 6 || hours > 24 || minutes > 59 {
         return Err(BadText);
     }
-    let micros =
-        if fraction.is_empty() { 0 } else { number(fraction)? * 10_i64.pow(6 - u32::try_from(fraction.len()).map_err(|_| BadText)?) };
+    let micros = if fraction.is_empty() {
+        0
+    } else {
+        number(fraction)? * 10_i64.pow(6 - u32::try_from(fraction.len()).map_err(|_| BadText)?)
+    };
     Ok(((hours * 60 + minutes) * 60 + number(seconds)?) * 1_000_000 + micros)
 }
 
@@ -347,7 +356,8 @@ fn interval(text: &str) -> Result<IntervalMonthDayNano, BadText> {
         let (sign, digits) = amount.strip_prefix('-').map_or((1, amount), |digits| (-1, digits));
         let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
         let whole = sign * number(whole)?;
-        let add = |total: i64, unit: i64| whole.checked_mul(unit).and_then(|amount| total.checked_add(amount)).ok_or(BadText);
+        let add =
+            |total: i64, unit: i64| whole.checked_mul(unit).and_then(|amount| total.checked_add(amount)).ok_or(BadText);
         match (in_time, unit) {
             (false, b'Y') => months = add(months, 12)?,
             (false, b'M') => months = add(months, 1)?,
@@ -358,7 +368,8 @@ fn interval(text: &str) -> Result<IntervalMonthDayNano, BadText> {
             (true, b'S') => {
                 nanos = add(nanos, 1_000_000_000)?;
                 if !fraction.is_empty() && fraction.len() <= 9 {
-                    let fraction = number(fraction)? * 10_i64.pow(9 - u32::try_from(fraction.len()).map_err(|_| BadText)?);
+                    let fraction =
+                        number(fraction)? * 10_i64.pow(9 - u32::try_from(fraction.len()).map_err(|_| BadText)?);
                     nanos = nanos.checked_add(sign * fraction).ok_or(BadText)?;
                 }
             }
@@ -457,7 +468,10 @@ mod tests {
     #[test]
     fn arrays_have_elements() {
         let some = |text: &str| Some(text.to_owned());
-        assert_eq!(elements(r#"{1,NULL,"NULL","a,\"b\\",""}"#), Ok(vec![some("1"), None, some("NULL"), some("a,\"b\\"), some("")]));
+        assert_eq!(
+            elements(r#"{1,NULL,"NULL","a,\"b\\",""}"#),
+            Ok(vec![some("1"), None, some("NULL"), some("a,\"b\\"), some("")])
+        );
         assert_eq!(elements("[0:1]={5,6}"), Ok(vec![some("5"), some("6")]));
         assert_eq!(elements("{}"), Ok(vec![]));
         assert_eq!(elements("{{1},{2}}"), Err(BadText));

@@ -5,23 +5,34 @@
 //! reading new state in the second, is the classical way to lose a row or to keep a phantom.
 //!
 //! Outer, semi and anti joins ask of each row of A whether it has any match. The answer changes
-//! only for the keys that this step touches, and only on a transition: what counts is whether the
-//! key had any row in B before the step and whether it has after it. Deciding that once per key and
-//! step, on net changes, is what keeps the NULL row from flickering when B's only row is replaced.
+//! only for the keys that this step touches, and only on a transition. With `s` for what a row
+//! contributes by the matches of its key (nothing, itself, or itself in doubt):
+//! `Δ = ΔA · s(after) + A(before) · (s(after) − s(before))`. Deciding that once per key and step, on
+//! net changes, is what keeps the NULL row from flickering when B's only row is replaced.
+//!
+//! What is not known: a row in doubt makes pairs in doubt, and a match that is only possible. A row
+//! whose *key* is not known may match anything: it stands for all its pairs as one row in doubt,
+//! and makes a match possible for every key of the other side.
+//!
+//! The work of a step is planned as a list of [`Item`]s (small, whatever they expand to) and worked
+//! off in pieces of bounded size, so that one row that joins with a million costs no more memory at
+//! a time than any other.
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array, new_null_array};
-use arrow::compute::take;
+use arrow::array::ArrayRef;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
-use crate::arrangement::{Arrangement, Changed, Group};
-use crate::delta::{Delta, index};
-use crate::operator::{Context, Operator};
-use crate::program::ArrangementId;
-use crate::row::batch_of;
+use crate::arrangement::{Arrangement, IndexId, Key, Matches};
+use crate::delta::{Delta, PIECE_BYTES_MAX, PIECE_ROWS_MAX};
+use crate::fault::{Cause, Fault, Faults};
+use crate::operator::{Failure, Operator, When};
+use crate::program::Step;
+use crate::row::{RowBytes, RowCodec, batch_of, is_faulty};
+use crate::state::{Handle, State};
 
 /// What comes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,200 +49,979 @@ pub enum JoinKind {
     Anti,
 }
 
-/// A join on the keys of two arrangements. Output columns are the left side's, then, unless the
-/// join only asks for matches, the right's.
-pub struct Join {
-    schema: SchemaRef,
-    kind: JoinKind,
-    left: ArrangementId,
-    right: ArrangementId,
-}
-
-impl Join {
-    /// Both arrangements have keys of the same types.
-    #[must_use]
-    pub fn new(schema: SchemaRef, kind: JoinKind, left: ArrangementId, right: ArrangementId) -> Join {
-        Join { schema, kind, left, right }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Changing {
+/// One of a join's inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum JoinSide {
+    /// The first.
     Left,
+    /// The second.
     Right,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum HasMatch {
-    Yes,
-    No,
+impl JoinSide {
+    fn other(self) -> JoinSide {
+        match self {
+            JoinSide::Left => JoinSide::Right,
+            JoinSide::Right => JoinSide::Left,
+        }
+    }
 }
 
-/// Where the other side's columns stand, if anywhere.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Nulls {
-    None,
-    Before,
-    After,
+/// An index over an arrangement, as a join reads it.
+#[derive(Clone, Copy, Debug)]
+pub struct Indexed {
+    /// The rows.
+    pub rows: Handle<Arrangement>,
+    /// By which key.
+    pub index: IndexId,
 }
 
-impl Operator for Join {
-    fn step(&mut self, _: &[Option<&Delta>], context: &mut Context<'_>) -> Result<Option<Delta>, ArrowError> {
-        let left = &context.arrangements[self.left.0];
-        let right = &context.arrangements[self.right.0];
-        let parts = match self.kind {
-            JoinKind::Inner => self.pairs(left, right)?,
-            JoinKind::Left => [self.pairs(left, right)?, self.by_match(left, right, HasMatch::No, Nulls::After)?].concat(),
-            JoinKind::Full => [
-                self.pairs(left, right)?,
-                self.by_match(left, right, HasMatch::No, Nulls::After)?,
-                self.by_match(right, left, HasMatch::No, Nulls::Before)?,
-            ]
-            .concat(),
-            JoinKind::Semi => self.by_match(left, right, HasMatch::Yes, Nulls::None)?,
-            JoinKind::Anti => self.by_match(left, right, HasMatch::No, Nulls::None)?,
-        };
-        Delta::concat(parts)
+/// A join on the keys of two arrangements.
+pub struct Join {
+    schema: SchemaRef,
+    kind: JoinKind,
+    left: Indexed,
+    right: Indexed,
+    /// For each output column, the side and its column there.
+    columns: Vec<(JoinSide, usize)>,
+    /// A row of NULLs of each side's types.
+    absent: [RowBytes; 2],
+}
+
+/// Where a row is.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// In this step's changes.
+    Changed { part: u32, row: u32 },
+    /// In the state of before.
+    Held(u32),
+}
+
+/// What a row is put together with.
+#[derive(Clone, Copy, Debug)]
+enum With {
+    /// Every row of the other side's state under its key.
+    Matches,
+    /// Every row that this step changes on the other side under its key.
+    Changes { of_key: u32 },
+    /// NULLs, or nothing at all.
+    Nothing,
+    /// Whatever it may be: its key is not known.
+    Anything,
+}
+
+/// A row and what it comes to.
+#[derive(Clone, Copy, Debug)]
+struct Item {
+    side: JoinSide,
+    row: Place,
+    with: With,
+    weight: i64,
+    /// Whether it has a match is not known.
+    doubt: bool,
+}
+
+/// Rows of one side that this step changes, by key.
+struct ByKey {
+    groups: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    keys: Vec<ChangedKey>,
+}
+
+struct ChangedKey {
+    /// Places in the changes, as (part, row).
+    rows: Vec<(u32, u32)>,
+    gained: Matches,
+}
+
+/// What a row contributes by its matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Says {
+    Nothing,
+    Itself,
+    Maybe,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    AMatch,
+    NoMatch,
+}
+
+impl Wanted {
+    fn of(self, matches: Matches) -> Says {
+        match (self, matches.certain != 0, matches.possible != 0) {
+            (Wanted::AMatch, true, _) | (Wanted::NoMatch, false, false) => Says::Itself,
+            (Wanted::AMatch, false, false) | (Wanted::NoMatch, true, _) => Says::Nothing,
+            (_, false, true) => Says::Maybe,
+        }
+    }
+}
+
+impl ByKey {
+    fn new(of: &Arrangement, index: IndexId) -> ByKey {
+        let mut found = ByKey { groups: HashTable::new(), hasher: DefaultHashBuilder::default(), keys: Vec::new() };
+        for (part, changed) in of.changes().iter().enumerate() {
+            for row in 0..changed.delta.len() {
+                let Key::Known(key) = changed.key(index, row) else { continue };
+                let place = (number(part), number(row));
+                let at = match found.find(of, index, key) {
+                    Some(at) => at,
+                    None => {
+                        let at = number(found.keys.len());
+                        found.keys.push(ChangedKey { rows: Vec::new(), gained: Matches::default() });
+                        found.keys[at as usize].rows.push(place);
+                        let (hasher, keys) = (&found.hasher, &found.keys);
+                        let hash = |&at: &u32| hasher.hash_one(key_at(of, index, keys[at as usize].rows[0]));
+                        found.groups.insert_unique(hasher.hash_one(key), at, hash);
+                        found.keys[at as usize].rows.clear();
+                        at
+                    }
+                };
+                let group = &mut found.keys[at as usize];
+                group.rows.push(place);
+                group.gained.add(changed.delta.weights[row], changed.delta.fault(row).is_some_and(|fault| fault.doubt));
+            }
+        }
+        found
+    }
+
+    fn find(&self, of: &Arrangement, index: IndexId, key: &[u8]) -> Option<u32> {
+        let is_of = |&at: &u32| key_at(of, index, self.keys[at as usize].rows[0]) == key;
+        self.groups.find(self.hasher.hash_one(key), is_of).copied()
+    }
+
+    fn gained(&self, of: &Arrangement, index: IndexId, key: &[u8]) -> Matches {
+        self.find(of, index, key).map_or_else(Matches::default, |at| self.keys[at as usize].gained)
+    }
+}
+
+/// The known key of a changed row.
+fn key_at(of: &Arrangement, index: IndexId, (part, row): (u32, u32)) -> &[u8] {
+    match of.changes()[part as usize].key(index, row as usize) {
+        Key::Known(key) => key,
+        Key::Never | Key::Unknown => &[],
+    }
+}
+
+fn number(i: usize) -> u32 {
+    u32::try_from(i).expect("a step has fewer than 2^32 rows")
+}
+
+/// Both sides as they are in a step.
+struct Sides<'a> {
+    left: &'a Arrangement,
+    right: &'a Arrangement,
+    left_index: IndexId,
+    right_index: IndexId,
+}
+
+impl<'a> Sides<'a> {
+    fn of(&self, side: JoinSide) -> (&'a Arrangement, IndexId) {
+        match side {
+            JoinSide::Left => (self.left, self.left_index),
+            JoinSide::Right => (self.right, self.right_index),
+        }
+    }
+
+    fn row(&self, side: JoinSide, place: Place) -> &'a [u8] {
+        let (rows, _) = self.of(side);
+        match place {
+            Place::Changed { part, row } => rows.changes()[part as usize].row(row as usize),
+            Place::Held(id) => rows.row(id),
+        }
+    }
+}
+
+/// How far the plan has been worked off.
+#[derive(Default)]
+struct Cursor {
+    item: usize,
+    /// Pairs of that item that are done.
+    done: usize,
+}
+
+/// The rows of one piece of output.
+#[derive(Default)]
+struct Piece<'a> {
+    left: Vec<&'a [u8]>,
+    right: Vec<&'a [u8]>,
+    weights: Vec<i64>,
+    /// (row, fault)
+    faults: Vec<(usize, Arc<Fault>)>,
+    bytes: usize,
+}
+
+impl Piece<'_> {
+    fn is_full(&self) -> bool {
+        self.weights.len() >= PIECE_ROWS_MAX || self.bytes >= PIECE_BYTES_MAX
     }
 }
 
 impl Join {
-    /// How the pairs that match change.
-    fn pairs(&self, left: &Arrangement, right: &Arrangement) -> Result<Vec<Delta>, ArrowError> {
-        let mut parts = Vec::new();
-        if let Some(changed) = left.changes() {
-            parts.extend(self.against_state(changed, right, Changing::Left)?);
-        }
-        if let Some(changed) = right.changes() {
-            parts.extend(self.against_state(changed, left, Changing::Right)?);
-        }
-        if let (Some(left), Some(right)) = (left.changes(), right.changes()) {
-            parts.extend(self.both_changed(left, right)?);
-        }
-        Ok(parts)
+    /// A join of two indexes whose keys have the same types.
+    ///
+    /// # Errors
+    /// When a column's type has no row format.
+    pub fn new(
+        schema: SchemaRef,
+        kind: JoinKind,
+        (left, left_schema): (Indexed, &SchemaRef),
+        (right, right_schema): (Indexed, &SchemaRef),
+        columns: Vec<(JoinSide, usize)>,
+    ) -> Result<Join, ArrowError> {
+        let absent = [RowCodec::whole(left_schema)?.null_row(), RowCodec::whole(right_schema)?.null_row()];
+        Ok(Join { schema, kind, left, right, columns, absent })
     }
 
-    /// The changes of one side with the other side's state.
-    fn against_state(&self, changed: &Changed, state: &Arrangement, side: Changing) -> Result<Option<Delta>, ArrowError> {
-        let mut from: Vec<u32> = Vec::new();
-        let mut matches: Vec<&[u8]> = Vec::new();
-        let mut weights: Vec<i64> = Vec::new();
-        for (i, &weight) in changed.delta.weights.iter().enumerate() {
-            if !changed.matches(i) {
-                continue;
-            }
-            if let Some(group) = state.group(changed.keys.row(i).data()) {
-                group.for_each(|row, count| {
-                    from.push(index(i));
-                    matches.push(row);
-                    weights.push(weight * count);
-                });
-            }
+    fn sides<'a>(&self, state: &'a State) -> Sides<'a> {
+        Sides {
+            left: state.get(self.left.rows),
+            right: state.get(self.right.rows),
+            left_index: self.left.index,
+            right_index: self.right.index,
         }
-        if weights.is_empty() {
-            return Ok(None);
+    }
+
+    /// Sides whose rows come out by whether they have a match.
+    fn by_match(&self) -> &'static [(JoinSide, Wanted)] {
+        match self.kind {
+            JoinKind::Inner => &[],
+            JoinKind::Left | JoinKind::Anti => &[(JoinSide::Left, Wanted::NoMatch)],
+            JoinKind::Full => &[(JoinSide::Left, Wanted::NoMatch), (JoinSide::Right, Wanted::NoMatch)],
+            JoinKind::Semi => &[(JoinSide::Left, Wanted::AMatch)],
         }
-        let changing = gather(&changed.delta.batch, from)?;
-        let len = matches.len();
-        let matched = state.decode(matches, len)?.columns().to_vec();
-        let columns = match side {
-            Changing::Left => [changing, matched].concat(),
-            Changing::Right => [matched, changing].concat(),
+    }
+
+    fn makes_pairs(&self) -> bool {
+        matches!(self.kind, JoinKind::Inner | JoinKind::Left | JoinKind::Full)
+    }
+
+    /// What this step comes to.
+    fn plan(&self, sides: &Sides<'_>) -> (Vec<Item>, ByKey) {
+        let mut items = Vec::new();
+        let needs_left = self.kind == JoinKind::Full;
+        let changes_of = |side: JoinSide| {
+            let (rows, index) = sides.of(side);
+            ByKey::new(rows, index)
         };
-        Ok(Some(Delta::new(batch_of(&self.schema, columns, len)?, weights)))
-    }
-
-    /// The changes of both sides with each other.
-    fn both_changed(&self, left: &Changed, right: &Changed) -> Result<Option<Delta>, ArrowError> {
-        let mut by_key: HashMap<&[u8], Vec<u32>> = HashMap::with_capacity(right.delta.len());
-        for i in (0..right.delta.len()).filter(|&i| right.matches(i)) {
-            by_key.entry(right.keys.row(i).data()).or_default().push(index(i));
-        }
-        let (mut from_left, mut from_right, mut weights) = (Vec::new(), Vec::new(), Vec::new());
-        for i in (0..left.delta.len()).filter(|&i| left.matches(i)) {
-            for &j in by_key.get(left.keys.row(i).data()).into_iter().flatten() {
-                from_left.push(index(i));
-                from_right.push(j);
-                weights.push(left.delta.weights[i] * right.delta.weights[j as usize]);
+        let nothing = || ByKey { groups: HashTable::new(), hasher: DefaultHashBuilder::default(), keys: Vec::new() };
+        let both = !sides.left.changes().is_empty() && !sides.right.changes().is_empty();
+        let right_changes = if self.kind == JoinKind::Inner && !both { nothing() } else { changes_of(JoinSide::Right) };
+        if self.makes_pairs() {
+            for side in [JoinSide::Left, JoinSide::Right] {
+                self.plan_pairs(sides, side, &right_changes, &mut items);
             }
         }
-        if weights.is_empty() {
-            return Ok(None);
-        }
-        let columns = [gather(&left.delta.batch, from_left)?, gather(&right.delta.batch, from_right)?].concat();
-        Ok(Some(Delta::new(batch_of(&self.schema, columns, weights.len())?, weights)))
-    }
-
-    /// How the rows of `side` that have a match in `other`, or have none, change.
-    fn by_match(&self, side: &Arrangement, other: &Arrangement, wanted: HasMatch, nulls: Nulls) -> Result<Vec<Delta>, ArrowError> {
-        // How many rows the other side gains under each key that it touches.
-        let mut gained: HashMap<&[u8], i64> = HashMap::new();
-        if let Some(other) = other.changes() {
-            for i in (0..other.delta.len()).filter(|&i| other.matches(i)) {
-                *gained.entry(other.keys.row(i).data()).or_default() += other.delta.weights[i];
-            }
-        }
-        let rows_before = |key: &[u8]| other.group(key).map_or(0, Group::total);
-        let is_wanted = |rows: i64| (rows != 0) == (wanted == HasMatch::Yes);
-        let mut parts = Vec::new();
-        // 1. The side's own changes count where the key is as wanted after this step.
-        if let Some(changed) = side.changes() {
-            let (mut from, mut weights) = (Vec::new(), Vec::new());
-            for (i, &weight) in changed.delta.weights.iter().enumerate() {
-                let key = changed.keys.row(i).data();
-                let matches = if changed.matches(i) { rows_before(key) + gained.get(key).copied().unwrap_or(0) } else { 0 };
-                if is_wanted(matches) {
-                    from.push(index(i));
-                    weights.push(weight);
+        for &(side, wanted) in self.by_match() {
+            match side {
+                JoinSide::Left => self.plan_by_match(sides, side, wanted, &right_changes, &mut items),
+                JoinSide::Right => {
+                    let left_changes = if needs_left { changes_of(JoinSide::Left) } else { nothing() };
+                    self.plan_by_match(sides, side, wanted, &left_changes, &mut items);
                 }
             }
-            if !weights.is_empty() {
-                parts.push(self.with_nulls(gather(&changed.delta.batch, from)?, weights, nulls)?);
-            }
         }
-        // 2. The side's rows of before come or go where the other side's key gains its first row
-        //    or loses its last.
-        let (mut rows, mut weights): (Vec<&[u8]>, Vec<i64>) = (Vec::new(), Vec::new());
-        for (&key, &gain) in &gained {
-            let before = rows_before(key);
-            let sign = match (is_wanted(before), is_wanted(before + gain)) {
-                (true, false) => -1,
-                (false, true) => 1,
-                _ => continue,
-            };
-            if let Some(group) = side.group(key) {
-                group.for_each(|row, count| {
-                    rows.push(row);
-                    weights.push(sign * count);
-                });
-            }
-        }
-        if !weights.is_empty() {
-            let len = rows.len();
-            parts.push(self.with_nulls(side.decode(rows, len)?.columns().to_vec(), weights, nulls)?);
-        }
-        Ok(parts)
+        (items, right_changes)
     }
 
-    fn with_nulls(&self, columns: Vec<ArrayRef>, weights: Vec<i64>, nulls: Nulls) -> Result<Delta, ArrowError> {
-        let fields = self.schema.fields();
-        let absent = |fields: &[arrow::datatypes::FieldRef]| {
-            fields.iter().map(|field| new_null_array(field.data_type(), weights.len())).collect::<Vec<_>>()
+    /// The changes of one side with the other's state, and (once) with the other's changes.
+    fn plan_pairs(&self, sides: &Sides<'_>, side: JoinSide, right_changes: &ByKey, items: &mut Vec<Item>) {
+        let (rows, index) = sides.of(side);
+        for (part, changed) in rows.changes().iter().enumerate() {
+            for (row, &weight) in changed.delta.weights.iter().enumerate() {
+                let place = Place::Changed { part: number(part), row: number(row) };
+                let item = |with| Item { side, row: place, with, weight, doubt: false };
+                match changed.key(index, row) {
+                    Key::Never => {}
+                    Key::Unknown => items.push(item(With::Anything)),
+                    Key::Known(key) => {
+                        items.push(item(With::Matches));
+                        if side == JoinSide::Left
+                            && let Some(of_key) = right_changes.find(sides.right, sides.right_index, key)
+                        {
+                            items.push(item(With::Changes { of_key }));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The rows of `side` that come and go by whether they have a match in the other.
+    fn plan_by_match(
+        &self,
+        sides: &Sides<'_>,
+        side: JoinSide,
+        wanted: Wanted,
+        other_changes: &ByKey,
+        items: &mut Vec<Item>,
+    ) {
+        let (rows, index) = sides.of(side);
+        let (other, other_index) = sides.of(side.other());
+        let unknown_before = other.unknown(other_index);
+        let unknown_gained: i64 = other
+            .changes()
+            .iter()
+            .map(|changed| {
+                let weights = changed.delta.weights.iter().enumerate();
+                weights
+                    .filter(|&(row, _)| changed.key(other_index, row) == Key::Unknown)
+                    .map(|(_, weight)| weight)
+                    .sum::<i64>()
+            })
+            .sum();
+        let unknown_after = unknown_before + unknown_gained;
+        // What a key says before and after this step.
+        let says = |key: &[u8], gained: Matches| {
+            let held = other.matches(other_index, key);
+            let before = Matches { possible: held.possible + unknown_before, ..held };
+            let after = Matches {
+                certain: held.certain + gained.certain,
+                possible: held.possible + gained.possible + unknown_after,
+            };
+            (wanted.of(before), wanted.of(after))
         };
-        let columns = match nulls {
-            Nulls::None => columns,
-            Nulls::After => [columns.clone(), absent(&fields[columns.len()..])].concat(),
-            Nulls::Before => [absent(&fields[..fields.len() - columns.len()]), columns].concat(),
+        // 1. The side's own changes count as their key says after this step.
+        for (part, changed) in rows.changes().iter().enumerate() {
+            for (row, &weight) in changed.delta.weights.iter().enumerate() {
+                let says = match changed.key(index, row) {
+                    Key::Known(key) => says(key, other_changes.gained(other, other_index, key)).1,
+                    Key::Never => wanted.of(Matches::default()),
+                    // Where there are pairs it stands among them as one row in doubt.
+                    Key::Unknown if self.makes_pairs() => Says::Nothing,
+                    Key::Unknown => Says::Maybe,
+                };
+                let row = Place::Changed { part: number(part), row: number(row) };
+                if says != Says::Nothing {
+                    items.push(Item { side, row, with: With::Nothing, weight, doubt: says == Says::Maybe });
+                }
+            }
+        }
+        // 2. The side's rows of before come, go or fall into doubt where what their key says changes.
+        let mut turn = |row: u32, count: i64, (before, after): (Says, Says)| {
+            for (says, weight) in [(before, -count), (after, count)] {
+                if before != after && says != Says::Nothing {
+                    items.push(Item {
+                        side,
+                        row: Place::Held(row),
+                        with: With::Nothing,
+                        weight,
+                        doubt: says == Says::Maybe,
+                    });
+                }
+            }
         };
-        Ok(Delta::new(batch_of(&self.schema, columns, weights.len())?, weights))
+        if (unknown_before != 0) != (unknown_after != 0) {
+            // A key that nobody knows came first or went last: every row of the side may be meant.
+            let mut scratch = Vec::new();
+            for id in rows.ids() {
+                if let Key::Known(key) = rows.key_of(index, id, &mut scratch) {
+                    turn(id, rows.count(id), says(key, other_changes.gained(other, other_index, key)));
+                }
+            }
+            return;
+        }
+        for changed in &other_changes.keys {
+            let key = key_at(other, other_index, changed.rows[0]);
+            let turned = says(key, changed.gained);
+            if turned.0 != turned.1 {
+                rows.matching_ids(index, key).for_each(|id| turn(id, rows.count(id), turned));
+            }
+        }
+    }
+
+    /// What the join's whole output is, over the state of before.
+    fn plan_image(&self, sides: &Sides<'_>) -> Vec<Item> {
+        let mut items = Vec::new();
+        let mut scratch = Vec::new();
+        for side in [JoinSide::Left, JoinSide::Right] {
+            let (rows, index) = sides.of(side);
+            let (other, other_index) = sides.of(side.other());
+            let wanted = self.by_match().iter().find(|(by, _)| *by == side).map(|(_, wanted)| *wanted);
+            if side == JoinSide::Right && wanted.is_none() && !rows.has_faults() {
+                continue;
+            }
+            let unknown = other.unknown(other_index);
+            for id in rows.ids() {
+                let item = |with, doubt| Item { side, row: Place::Held(id), with, weight: rows.count(id), doubt };
+                let says = match rows.key_of(index, id, &mut scratch) {
+                    Key::Known(key) => {
+                        if side == JoinSide::Left && self.makes_pairs() {
+                            items.push(item(With::Matches, false));
+                        }
+                        let held = other.matches(other_index, key);
+                        wanted.map(|wanted| wanted.of(Matches { possible: held.possible + unknown, ..held }))
+                    }
+                    Key::Never => wanted.map(|wanted| wanted.of(Matches::default())),
+                    Key::Unknown if self.makes_pairs() => {
+                        items.push(item(With::Anything, true));
+                        None
+                    }
+                    Key::Unknown => wanted.map(|_| Says::Maybe),
+                };
+                match says {
+                    Some(Says::Itself) => items.push(item(With::Nothing, false)),
+                    Some(Says::Maybe) => items.push(item(With::Nothing, true)),
+                    Some(Says::Nothing) | None => {}
+                }
+            }
+        }
+        items
+    }
+
+    /// The next piece of what the plan comes to; `None` when it is worked off.
+    fn next_piece(
+        &self,
+        sides: &Sides<'_>,
+        items: &[Item],
+        right_changes: Option<&ByKey>,
+        cursor: &mut Cursor,
+    ) -> Result<Option<Delta>, ArrowError> {
+        let mut piece = Piece::default();
+        while let Some(item) = items.get(cursor.item) {
+            if self.work(sides, item, right_changes, &mut cursor.done, &mut piece) {
+                cursor.item += 1;
+                cursor.done = 0;
+            }
+            if piece.is_full() {
+                break;
+            }
+        }
+        if piece.weights.is_empty() { Ok(None) } else { self.delta(sides, piece).map(Some) }
+    }
+
+    /// Puts pairs of an item into the piece until it is full; `true` when the item has no more.
+    fn work<'a>(
+        &'a self,
+        sides: &Sides<'a>,
+        item: &Item,
+        right_changes: Option<&ByKey>,
+        done: &mut usize,
+        piece: &mut Piece<'a>,
+    ) -> bool {
+        let row = sides.row(item.side, item.row);
+        let (other, other_index) = sides.of(item.side.other());
+        match item.with {
+            With::Nothing => {
+                self.push(sides, item, row, None, item.weight, piece);
+                true
+            }
+            With::Anything => {
+                self.push(sides, item, row, None, item.weight, piece);
+                true
+            }
+            With::Changes { of_key } => {
+                let Some(changes) = right_changes else { return true };
+                let rows = &changes.keys[of_key as usize].rows;
+                while let Some(&(part, at)) = rows.get(*done) {
+                    if piece.is_full() {
+                        return false;
+                    }
+                    let changed = &other.changes()[part as usize];
+                    let weight = item.weight * changed.delta.weights[at as usize];
+                    self.push(sides, item, row, Some(changed.row(at as usize)), weight, piece);
+                    *done += 1;
+                }
+                true
+            }
+            With::Matches => {
+                let mut scratch = Vec::new();
+                let (own, index) = sides.of(item.side);
+                let key = match item.row {
+                    Place::Changed { part, row } => own.changes()[part as usize].key(index, row as usize),
+                    Place::Held(id) => own.key_of(index, id, &mut scratch),
+                };
+                let Key::Known(key) = key else { return true };
+                for (matched, count) in other.matching(other_index, key).skip(*done) {
+                    if piece.is_full() {
+                        return false;
+                    }
+                    self.push(sides, item, row, Some(matched), item.weight * count, piece);
+                    *done += 1;
+                }
+                true
+            }
+        }
+    }
+
+    fn push<'a>(
+        &'a self,
+        sides: &Sides<'a>,
+        item: &Item,
+        row: &'a [u8],
+        other: Option<&'a [u8]>,
+        weight: i64,
+        piece: &mut Piece<'a>,
+    ) {
+        let (left, right) = match item.side {
+            JoinSide::Left => (row, other.unwrap_or(&self.absent[1])),
+            JoinSide::Right => (other.unwrap_or(&self.absent[0]), row),
+        };
+        if item.doubt || is_faulty(left) || is_faulty(right) || matches!(item.with, With::Anything) {
+            piece
+                .faults
+                .extend(self.fault(sides, item, left, right).map(|fault| (piece.weights.len(), Arc::new(fault))));
+        }
+        piece.left.push(left);
+        piece.right.push(right);
+        piece.weights.push(weight);
+        piece.bytes += left.len() + right.len();
+    }
+
+    /// What is not known of an output row. It follows from the two rows and from nothing else, so
+    /// that the row that comes and the same row when it goes carry the same.
+    fn fault(&self, sides: &Sides<'_>, item: &Item, left: &[u8], right: &[u8]) -> Option<Fault> {
+        let (left, right) = (sides.left.codec().fault(left), sides.right.codec().fault(right));
+        let mut fault = Fault { doubt: false, failed: Vec::new(), causes: Vec::new() };
+        for (output, (side, column)) in self.columns.iter().enumerate() {
+            let own = if *side == JoinSide::Left { &left } else { &right };
+            let is_anything = matches!(item.with, With::Anything) && *side != item.side;
+            if is_anything || own.as_ref().is_some_and(|own| own.has_failed(*column)) {
+                fault.failed.push(output);
+            }
+        }
+        fault.doubt = item.doubt || matches!(item.with, With::Anything);
+        fault.doubt |= left.as_ref().is_some_and(|left| left.doubt) || right.as_ref().is_some_and(|right| right.doubt);
+        if !fault.doubt && fault.failed.is_empty() {
+            return None;
+        }
+        let held = left.iter().chain(&right);
+        held.for_each(|own| fault.add(&Fault { doubt: false, failed: Vec::new(), causes: own.causes.clone() }));
+        if item.doubt {
+            let reason = "whether it has a match is not known, because a row that it may match failed";
+            fault.add(&Fault::doubt(Cause { reason: reason.into(), at: "".into() }));
+        }
+        Some(fault)
+    }
+
+    fn delta(&self, sides: &Sides<'_>, piece: Piece<'_>) -> Result<Delta, ArrowError> {
+        let columns: Vec<ArrayRef> = self
+            .columns
+            .iter()
+            .map(|&(side, column)| match side {
+                JoinSide::Left => sides.left.codec().decode_column(&piece.left, column),
+                JoinSide::Right => sides.right.codec().decode_column(&piece.right, column),
+            })
+            .collect::<Result<_, _>>()?;
+        let rows = piece.weights.len();
+        let faults = (!piece.faults.is_empty()).then(|| {
+            let mut faults: Faults = vec![None; rows];
+            piece.faults.into_iter().for_each(|(row, fault)| faults[row] = Some(fault));
+            faults
+        });
+        Ok(Delta::new(batch_of(&self.schema, columns, rows)?, piece.weights).with_faults(faults))
     }
 }
 
-/// The columns of `batch` at `rows`.
-fn gather(batch: &RecordBatch, rows: Vec<u32>) -> Result<Vec<ArrayRef>, ArrowError> {
-    if rows.len() == batch.num_rows() && rows.iter().enumerate().all(|(i, &row)| row as usize == i) {
-        return Ok(batch.columns().iter().map(Arc::clone).collect());
+impl Operator for Join {
+    fn when(&self) -> When {
+        When::EndOfStep
     }
-    let rows = UInt32Array::from(rows);
-    batch.columns().iter().map(|column| take(column, &rows, None)).collect()
+
+    fn accept(&mut self, _: usize, _: &Delta, _: &mut Step<'_>) -> Result<(), Failure> {
+        Ok(()) // it reads what changed in the arrangements
+    }
+
+    fn finish(&mut self, step: &mut Step<'_>) -> Result<(), Failure> {
+        let (items, right_changes) = self.plan(&self.sides(step.state()));
+        let mut cursor = Cursor::default();
+        while let Some(piece) = self.next_piece(&self.sides(step.state()), &items, Some(&right_changes), &mut cursor)? {
+            step.emit(piece)?;
+        }
+        Ok(())
+    }
+
+    fn image(&mut self, step: &mut Step<'_>) -> Result<(), Failure> {
+        let items = self.plan_image(&self.sides(step.state()));
+        let mut cursor = Cursor::default();
+        while let Some(piece) = self.next_piece(&self.sides(step.state()), &items, None, &mut cursor)? {
+            step.emit(piece)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arrangement::NullKeys;
+    use crate::delta::PIECE_ROWS_MAX;
+    use crate::testing::{Kit, check};
+    use crate::{Input, NodeId};
+    use expect_test::{Expect, expect};
+
+    /// Customers with their orders: `c.id = o.c`, by names and amounts.
+    fn joined(kit: &mut Kit, kind: JoinKind, (c, o): (NodeId, NodeId), nulls: NullKeys) -> Input {
+        let sides = (kit.dataflow.arrange(c, vec![0], nulls), kit.dataflow.arrange(o, vec![1], nulls));
+        let of_right = |column| (JoinSide::Right, column);
+        let columns = match kind {
+            JoinKind::Semi | JoinKind::Anti => vec![(JoinSide::Left, 0), (JoinSide::Left, 1)],
+            _ => vec![(JoinSide::Left, 0), (JoinSide::Left, 1), of_right(0), of_right(2)],
+        };
+        let field = |&(side, column): &(JoinSide, usize)| {
+            let of = if side == JoinSide::Left { c } else { o };
+            kit.dataflow.schema(of).field(column).clone()
+        };
+        let schema = Arc::new(arrow::datatypes::Schema::new(columns.iter().map(field).collect::<Vec<_>>()));
+        let node = kit.dataflow.join(format!("{kind:?}"), kind, sides, columns, schema);
+        kit.all(node)
+    }
+
+    fn check_join(kind: JoinKind, story: &str, expected: &Expect) {
+        check(
+            |kit| {
+                let sides = (kit.c, kit.o);
+                joined(kit, kind, sides, NullKeys::NeverMatch)
+            },
+            story,
+            expected,
+        );
+    }
+
+    /// Keys that match come, move and go; a NULL matches nothing.
+    const STORY: &str =
+        "+c(1, ann) +c(2, bob) +o(7, 1, 30); +o(8, 1, 5) +o(9, _, 1); ~o(7, 2, 30); ~c(1, eve); -c(2) -o(8)";
+
+    #[test]
+    fn inner() {
+        check_join(
+            JoinKind::Inner,
+            STORY,
+            &expect![[r#"
+            1: +(1, ann, 7, 30)
+            2: +(1, ann, 8, 5)
+            3: -(1, ann, 7, 30) +(2, bob, 7, 30)
+            4: -(1, ann, 8, 5) +(1, eve, 8, 5)
+            5: -(1, eve, 8, 5) -(2, bob, 7, 30)
+        "#]],
+        );
+    }
+
+    #[test]
+    fn left() {
+        check_join(
+            JoinKind::Left,
+            STORY,
+            &expect![[r#"
+            1: +(1, ann, 7, 30) +(2, bob, _, _)
+            2: +(1, ann, 8, 5)
+            3: -(1, ann, 7, 30) +(2, bob, 7, 30) -(2, bob, _, _)
+            4: -(1, ann, 8, 5) +(1, eve, 8, 5)
+            5: -(1, eve, 8, 5) +(1, eve, _, _) -(2, bob, 7, 30)
+        "#]],
+        );
+    }
+
+    #[test]
+    fn full() {
+        check_join(
+            JoinKind::Full,
+            STORY,
+            &expect![[r#"
+            1: +(1, ann, 7, 30) +(2, bob, _, _)
+            2: +(1, ann, 8, 5) +(_, _, 9, 1)
+            3: -(1, ann, 7, 30) +(2, bob, 7, 30) -(2, bob, _, _)
+            4: -(1, ann, 8, 5) +(1, eve, 8, 5)
+            5: -(1, eve, 8, 5) +(1, eve, _, _) -(2, bob, 7, 30) +(_, _, 7, 30)
+        "#]],
+        );
+    }
+
+    #[test]
+    fn semi() {
+        check_join(
+            JoinKind::Semi,
+            STORY,
+            &expect![[r#"
+            1: +(1, ann)
+            3: +(2, bob)
+            4: -(1, ann) +(1, eve)
+            5: -(1, eve) -(2, bob)
+        "#]],
+        );
+    }
+
+    #[test]
+    fn anti() {
+        check_join(
+            JoinKind::Anti,
+            STORY,
+            &expect![[r#"
+            1: +(2, bob)
+            3: -(2, bob)
+            5: +(1, eve)
+        "#]],
+        );
+    }
+
+    /// Both sides in one step: each pair meets once, and what came and went in it leaves nothing.
+    #[test]
+    fn both_sides_change_in_one_step() {
+        for kind in [JoinKind::Inner, JoinKind::Left] {
+            check_join(
+                kind,
+                "+c(1, ann) +o(7, 1, 30); ~c(1, eve) ~o(7, 1, 31); -c(1) +c(2, bob) ~o(7, 2, 31); +c(3, x) +o(8, 3, 1) -c(3) -o(8)",
+                &match kind {
+                    JoinKind::Inner => expect![[r#"
+                        1: +(1, ann, 7, 30)
+                        2: -(1, ann, 7, 30) +(1, eve, 7, 31)
+                        3: -(1, eve, 7, 31) +(2, bob, 7, 31)
+                    "#]],
+                    _ => expect![[r#"
+                        1: +(1, ann, 7, 30)
+                        2: -(1, ann, 7, 30) +(1, eve, 7, 31)
+                        3: -(1, eve, 7, 31) +(2, bob, 7, 31)
+                    "#]],
+                },
+            );
+        }
+    }
+
+    /// The NULL row does not flicker while a row's only match is replaced.
+    #[test]
+    fn an_only_match_is_replaced() {
+        check_join(
+            JoinKind::Left,
+            "+c(1, ann) +o(7, 1, 30); -o(7) +o(8, 1, 31); -o(8) | +o(9, 1, 32)",
+            &expect![[r#"
+            1: +(1, ann, 7, 30)
+            2: -(1, ann, 7, 30) +(1, ann, 8, 31)
+            3: -(1, ann, 8, 31) +(1, ann, 9, 32)
+        "#]],
+        );
+    }
+
+    #[test]
+    fn nulls_that_match() {
+        check(
+            |kit| {
+                let sides = (kit.c, kit.o);
+                joined(kit, JoinKind::Inner, sides, NullKeys::Match)
+            },
+            "+c(1, ann) +o(7, _, 30) +o(8, 1, 1)",
+            &expect![[r#"
+            1: +(1, ann, 8, 1)
+        "#]],
+        );
+    }
+
+    /// Whole rows count as often as they stand there; all under one key.
+    #[test]
+    fn a_cross_join_of_rows_that_stand_several_times() {
+        check(
+            |kit| {
+                let sides = (
+                    kit.dataflow.arrange(kit.l, vec![], NullKeys::NeverMatch),
+                    kit.dataflow.arrange(kit.c, vec![], NullKeys::NeverMatch),
+                );
+                let columns = vec![(JoinSide::Left, 1), (JoinSide::Right, 1)];
+                let schema = crate::testing::schema(&[("t", crate::testing::TEXT), ("name", crate::testing::TEXT)]);
+                let node = kit.dataflow.join("cross".to_owned(), JoinKind::Inner, sides, columns, schema);
+                kit.all(node)
+            },
+            "+l(1, x) +l(1, x) +l(2, x) +c(1, ann); +c(2, ann) -l(1, x); -l(1, x) -c(1)",
+            &expect![[r#"
+                1: +3(x, ann)
+                2: +(x, ann)
+                3: -3(x, ann)
+            "#]],
+        );
+    }
+
+    /// A row in doubt makes pairs in doubt; whether an outer row has a match is then not known.
+    #[test]
+    fn a_partner_in_doubt() {
+        for kind in [JoinKind::Inner, JoinKind::Left, JoinKind::Semi, JoinKind::Anti] {
+            check(
+                |kit| {
+                    let o = kit.where_quotient();
+                    let sides = (kit.c, o);
+                    joined(kit, kind, sides, NullKeys::NeverMatch)
+                },
+                "+c(1, ann) +c(2, bob) +o(7, 1, 0); +o(8, 1, 5); -o(8); ~o(7, 1, 3); -o(7)",
+                &match kind {
+                    JoinKind::Inner => expect![[r#"
+                        1: ? in doubt: id = 1, name = ann, id = 7, n = 0 [division by zero (id = 7)]
+                        2: +(1, ann, 8, 5)
+                           ? in doubt: id = 1, name = ann, id = 7, n = 0 [division by zero (id = 7)]
+                        3: -(1, ann, 8, 5)
+                           ? in doubt: id = 1, name = ann, id = 7, n = 0 [division by zero (id = 7)]
+                        4: +(1, ann, 7, 3)
+                        5: -(1, ann, 7, 3)
+                    "#]],
+                    JoinKind::Left => expect![[r#"
+                        1: +(2, bob, _, _)
+                           ? in doubt: id = 1, name = ann, id = 7, n = 0 [division by zero (id = 7)]
+                           ? in doubt: id = 1, name = ann, id = NULL, n = NULL [whether it has a match is not known, because a row that it may match failed]
+                        2: +(1, ann, 8, 5)
+                           ? in doubt: id = 1, name = ann, id = 7, n = 0 [division by zero (id = 7)]
+                        3: -(1, ann, 8, 5)
+                           ? in doubt: id = 1, name = ann, id = 7, n = 0 [division by zero (id = 7)]
+                           ? in doubt: id = 1, name = ann, id = NULL, n = NULL [whether it has a match is not known, because a row that it may match failed]
+                        4: +(1, ann, 7, 3)
+                        5: -(1, ann, 7, 3) +(1, ann, _, _)
+                    "#]],
+                    JoinKind::Semi => expect![[r#"
+                        1: ? in doubt: id = 1, name = ann [whether it has a match is not known, because a row that it may match failed]
+                        2: +(1, ann)
+                        3: -(1, ann)
+                           ? in doubt: id = 1, name = ann [whether it has a match is not known, because a row that it may match failed]
+                        4: +(1, ann)
+                        5: -(1, ann)
+                    "#]],
+                    _ => expect![[r#"
+                        1: +(2, bob)
+                           ? in doubt: id = 1, name = ann [whether it has a match is not known, because a row that it may match failed]
+                        3: ? in doubt: id = 1, name = ann [whether it has a match is not known, because a row that it may match failed]
+                        5: +(1, ann)
+                    "#]],
+                },
+            );
+        }
+    }
+
+    /// A failed column that is not the key goes with the pair.
+    #[test]
+    fn a_partner_with_a_failed_column() {
+        check(
+            |kit| {
+                let o = kit.with_quotient();
+                let sides = (
+                    kit.dataflow.arrange(kit.c, vec![0], NullKeys::NeverMatch),
+                    kit.dataflow.arrange(o, vec![1], NullKeys::NeverMatch),
+                );
+                let columns = vec![(JoinSide::Left, 1), (JoinSide::Right, 0), (JoinSide::Right, 3)];
+                let schema = crate::testing::schema(&[
+                    ("name", crate::testing::TEXT),
+                    ("o", crate::testing::INT),
+                    ("q", crate::testing::INT),
+                ]);
+                let node = kit.dataflow.join("left".to_owned(), JoinKind::Left, sides, columns, schema);
+                kit.all(node)
+            },
+            "+c(1, ann) +c(2, bob) +o(7, 1, 0) +o(8, 1, 2); ~o(7, 1, 5); -o(8)",
+            &expect![[r#"
+                1: +(ann, 8, 5) +(bob, _, _)
+                   ? name = ann, o = 7, q = ? [division by zero (id = 7)]
+                2: +(ann, 7, 2)
+                3: -(ann, 8, 5)
+            "#]],
+        );
+    }
+
+    /// A key that is not known may be any: it stands for its pairs as one row in doubt, and whether
+    /// rows of the other side have a match is not known for any that has none for sure.
+    #[test]
+    fn a_key_that_failed() {
+        for kind in [JoinKind::Inner, JoinKind::Left, JoinKind::Full, JoinKind::Semi, JoinKind::Anti] {
+            check(
+                |kit| {
+                    let o = kit.with_quotient();
+                    let sides = (
+                        kit.dataflow.arrange(kit.c, vec![0], NullKeys::NeverMatch),
+                        kit.dataflow.arrange(o, vec![3], NullKeys::NeverMatch),
+                    );
+                    let columns = match kind {
+                        JoinKind::Semi | JoinKind::Anti => vec![(JoinSide::Left, 0)],
+                        _ => vec![(JoinSide::Left, 0), (JoinSide::Right, 0)],
+                    };
+                    let names = [("c", crate::testing::INT), ("o", crate::testing::INT)];
+                    let schema = crate::testing::schema(&names[..columns.len()]);
+                    let node = kit.dataflow.join(format!("{kind:?}"), kind, sides, columns, schema);
+                    kit.all(node)
+                },
+                "+c(1, ann) +c(2, bob) +o(7, 1, 5); +o(8, 1, 0); +o(9, 1, 10); +c(3, eve); -o(8)",
+                &match kind {
+                    JoinKind::Inner => expect![[r#"
+                        1: +(2, 7)
+                        2: ? in doubt: c = ?, o = 8 [division by zero (id = 8)]
+                        3: +(1, 9)
+                           ? in doubt: c = ?, o = 8 [division by zero (id = 8)]
+                        4: ? in doubt: c = ?, o = 8 [division by zero (id = 8)]
+                    "#]],
+                    JoinKind::Left => expect![[r#"
+                        1: +(1, _) +(2, 7)
+                        2: -(1, _)
+                           ? in doubt: c = ?, o = 8 [division by zero (id = 8)]
+                           ? in doubt: c = 1, o = NULL [whether it has a match is not known, because a row that it may match failed]
+                        3: +(1, 9)
+                           ? in doubt: c = ?, o = 8 [division by zero (id = 8)]
+                        4: ? in doubt: c = ?, o = 8 [division by zero (id = 8)]
+                           ? in doubt: c = 3, o = NULL [whether it has a match is not known, because a row that it may match failed]
+                        5: +(3, _)
+                    "#]],
+                    JoinKind::Full => expect![[r#"
+                        1: +(1, _) +(2, 7)
+                        2: -(1, _)
+                           ? in doubt: c = ?, o = 8 [division by zero (id = 8)]
+                           ? in doubt: c = 1, o = NULL [whether it has a match is not known, because a row that it may match failed]
+                        3: +(1, 9)
+                           ? in doubt: c = ?, o = 8 [division by zero (id = 8)]
+                        4: ? in doubt: c = ?, o = 8 [division by zero (id = 8)]
+                           ? in doubt: c = 3, o = NULL [whether it has a match is not known, because a row that it may match failed]
+                        5: +(3, _)
+                    "#]],
+                    JoinKind::Semi => expect![[r#"
+                        1: +(2)
+                        2: ? in doubt: c = 1 [whether it has a match is not known, because a row that it may match failed]
+                        3: +(1)
+                        4: ? in doubt: c = 3 [whether it has a match is not known, because a row that it may match failed]
+                    "#]],
+                    _ => expect![[r#"
+                        1: +(1)
+                        2: -(1)
+                           ? in doubt: c = 1 [whether it has a match is not known, because a row that it may match failed]
+                        4: ? in doubt: c = 3 [whether it has a match is not known, because a row that it may match failed]
+                        5: +(3)
+                    "#]],
+                },
+            );
+        }
+    }
+
+    /// One row that joins with very many is worked off in pieces, each bounded; none is lost or
+    /// doubled where a piece ends.
+    #[test]
+    fn a_hot_key_is_worked_off_in_pieces() {
+        let mut kit = Kit::new();
+        let sides = (kit.c, kit.o);
+        let input = joined(&mut kit, JoinKind::Left, sides, NullKeys::NeverMatch);
+        kit.dataflow.serve("p", &input, crate::projection::ProjectionKey::WholeRow);
+        let mut program = crate::Program::new(kit.dataflow).expect("a program");
+        let orders = PIECE_ROWS_MAX * 2 + 10;
+        let table = program.table_id("o").expect("orders");
+        let int = |value: fn(usize) -> i64| -> ArrayRef {
+            Arc::new((0..orders).map(|i| Some(value(i))).collect::<arrow::array::Int64Array>())
+        };
+        let columns = vec![int(|i| i64::try_from(i).unwrap_or_default()), int(|_| 1), int(|_| 5)];
+        let schema = crate::testing::schema(&[
+            ("id", crate::testing::INT),
+            ("c", crate::testing::INT),
+            ("n", crate::testing::INT),
+        ]);
+        let rows = arrow::array::RecordBatch::try_new(schema, columns).expect("orders");
+        program
+            .apply(&[(table, crate::Changes { rows, ops: vec![crate::Op::Insert; orders], unchanged: Vec::new() })])
+            .expect("a step");
+        program.publish().expect("an epoch");
+        for (change, sign) in [("+c(1, ann)", 1), ("-c(1)", -1)] {
+            let change = crate::testing::changes(&program, change);
+            program.apply(&change).expect("a step");
+            let published = program.publish().expect("an epoch");
+            let [(_, crate::Published::Diff(parts))] = &published[..] else { panic!("one diff") };
+            assert!(parts.len() > 2 && parts.iter().all(|part| part.weights.len() <= PIECE_ROWS_MAX), "in pieces");
+            let mut ids: Vec<i64> = parts
+                .iter()
+                .flat_map(|part| {
+                    assert!(part.weights.iter().all(|weight| *weight == sign));
+                    arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(part.batch.column(2))
+                        .values()
+                        .to_vec()
+                })
+                .collect();
+            ids.sort_unstable();
+            assert!(ids.iter().copied().eq(0..i64::try_from(orders).unwrap_or_default()), "each order once");
+        }
+    }
 }

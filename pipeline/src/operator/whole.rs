@@ -1,111 +1,256 @@
-//! Everything else: recompute the subplan over the whole of its inputs and compare.
+//! Everything else: recompute the subplan over the whole of its inputs and compare, once an epoch.
 //!
 //! The cost is that of the subplan, whatever the size of the change; `explain` says so. What it
-//! buys is that any SELECT works from the first day. Inputs are held in the order of their bytes,
-//! so an answer that depends on the order of rows (LIMIT without ORDER BY, `array_agg`) does not
-//! change unless the rows do.
+//! buys is that any SELECT works from the first day. Rows come in the order of their bytes, so an
+//! answer that depends on the order of rows (LIMIT without ORDER BY, `array_agg`) does not change
+//! unless the rows do.
+//!
+//! Which row is at fault can't be told of a subplan that fails, nor what a row that is not known
+//! would change in its answer: then nothing of the answer is known, and one row in doubt stands for
+//! all of it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 
-use crate::delta::{Delta, repeated, take_rows};
-use crate::expr::Recompute;
-use crate::operator::{Context, Operator};
-use crate::row::{RowBytes, RowCodec};
-
-/// Rows in the order of their bytes, with counts.
-struct Ordered {
-    schema: SchemaRef,
-    codec: RowCodec,
-    rows: BTreeMap<RowBytes, i64>,
-}
-
-impl Ordered {
-    fn new(schema: SchemaRef) -> Result<Ordered, ArrowError> {
-        Ok(Ordered { codec: RowCodec::whole(&schema)?, schema, rows: BTreeMap::new() })
-    }
-
-    fn apply(&mut self, delta: &Delta) -> Result<(), ArrowError> {
-        let rows = self.codec.encode(&delta.batch)?;
-        for (i, &weight) in delta.weights.iter().enumerate() {
-            add(&mut self.rows, rows.row(i).data(), weight);
-        }
-        Ok(())
-    }
-
-    /// All rows, each as often as it counts.
-    fn batch(&self) -> Result<RecordBatch, ArrowError> {
-        let batch = self.codec.decode_batch(&self.schema, self.rows.keys().map(|row| &**row), self.rows.len())?;
-        if self.rows.values().all(|&count| count == 1) {
-            return Ok(batch);
-        }
-        take_rows(&batch, &repeated(self.rows.values()))
-    }
-}
-
-fn add(rows: &mut BTreeMap<RowBytes, i64>, row: &[u8], weight: i64) {
-    let count = rows.entry(row.into()).or_default();
-    *count += weight;
-    if *count == 0 {
-        rows.remove(row);
-    }
-}
+use crate::arrangement::Arrangement;
+use crate::delta::{Delta, pieces, repeated, take_rows};
+use crate::expr::{Recompute, caught};
+use crate::fault::{Cause, Fault};
+use crate::operator::{Failure, Operator, View, When};
+use crate::program::Step;
+use crate::row::{RowCodec, batch_of};
+use crate::state::{Handle, Keyed, State};
 
 /// A subplan of the class *whole*.
 pub struct Whole {
-    inputs: Vec<Ordered>,
-    output: Ordered,
+    inputs: Vec<(Handle<Arrangement>, View)>,
+    schema: SchemaRef,
+    codec: RowCodec,
+    /// The answer of before: rows, with counts.
+    answer: Handle<Keyed<i64>>,
     subplan: Box<dyn Recompute>,
-    failing: bool,
+    changes: BTreeMap<Vec<u8>, i64>,
 }
 
 impl Whole {
-    /// A subplan over inputs of these schemas.
+    /// A subplan over some columns of rows that are kept.
     ///
     /// # Errors
     /// When a column's type has no row format.
-    pub fn new(inputs: &[SchemaRef], output: SchemaRef, subplan: Box<dyn Recompute>) -> Result<Whole, ArrowError> {
-        let inputs = inputs.iter().map(|schema| Ordered::new(schema.clone())).collect::<Result<_, _>>()?;
-        Ok(Whole { inputs, output: Ordered::new(output)?, subplan, failing: false })
+    pub fn new(
+        inputs: Vec<(Handle<Arrangement>, View)>,
+        schema: SchemaRef,
+        subplan: Box<dyn Recompute>,
+        answer: Handle<Keyed<i64>>,
+    ) -> Result<Whole, ArrowError> {
+        Ok(Whole { inputs, codec: RowCodec::whole(&schema)?, schema, answer, subplan, changes: BTreeMap::new() })
+    }
+
+    fn input(state: &State, rows: Handle<Arrangement>, view: &View) -> Result<RecordBatch, ArrowError> {
+        let rows = state.get(rows);
+        let columns: Vec<usize> = (0..view.schema.fields().len()).map(|column| view.place(column)).collect();
+        // By the bytes of the columns that the subplan sees: the others may not decide its order.
+        let mut sorted: Vec<(Vec<u8>, i64)> = Vec::with_capacity(rows.len());
+        let codec = RowCodec::whole(&view.schema)?;
+        for (row, count) in rows.rows() {
+            let mut bytes = Vec::new();
+            rows.codec().project(row, &columns, &codec, &mut bytes);
+            sorted.push((bytes, count));
+        }
+        sorted.sort_unstable();
+        let bytes: Vec<&[u8]> = sorted.iter().map(|(row, _)| &row[..]).collect();
+        let batch = batch_of(&view.schema, codec.decode(&bytes)?, bytes.len())?;
+        if sorted.iter().all(|(_, count)| *count == 1) {
+            return Ok(batch);
+        }
+        take_rows(&batch, &repeated(sorted.iter().map(|(_, count)| count)))
+    }
+
+    /// The answer over the inputs as they are: bytes of rows, with counts.
+    fn recompute(&mut self, state: &State) -> Result<BTreeMap<Vec<u8>, i64>, ArrowError> {
+        let causes = self.causes(state);
+        let mut answer = BTreeMap::new();
+        let failed = if causes.is_empty() {
+            let inputs = self
+                .inputs
+                .iter()
+                .map(|(rows, view)| Whole::input(state, *rows, view))
+                .collect::<Result<Vec<_>, _>>()?;
+            match caught(|| self.subplan.recompute(&inputs)) {
+                Ok(batch) => {
+                    let rows = self.codec.encode(&batch)?;
+                    rows.iter().for_each(|row| *answer.entry(row.to_vec()).or_default() += 1);
+                    None
+                }
+                Err(error) => Some(vec![Cause { reason: error.0.into(), at: "".into() }]),
+            }
+        } else {
+            Some(causes)
+        };
+        if let Some(causes) = failed {
+            let fault = Fault::anything(self.schema.fields().len(), causes);
+            let nothing = self.codec.decode_batch(&self.schema, &[&*self.codec.null_row()])?;
+            let row = self.codec.encode_faulty(&nothing, Some(&vec![Some(Arc::new(fault))]))?;
+            answer.insert(row.row(0).to_vec(), 1);
+        }
+        Ok(answer)
+    }
+
+    /// Why the inputs are not known, where they are not.
+    fn causes(&self, state: &State) -> Vec<Cause> {
+        let mut causes = Vec::new();
+        for (rows, view) in &self.inputs {
+            let rows = state.get(*rows);
+            if !rows.has_faults() {
+                continue;
+            }
+            let columns: Vec<usize> = (0..view.schema.fields().len()).map(|column| view.place(column)).collect();
+            for (row, _) in rows.rows() {
+                if let Some(fault) = rows.codec().fault(row).and_then(|fault| fault.of_view(columns.iter().copied())) {
+                    causes.extend(fault.causes);
+                }
+            }
+        }
+        causes.sort_unstable();
+        causes.dedup();
+        causes
+    }
+
+    fn emit<'a>(&self, rows: impl Iterator<Item = (&'a [u8], i64)>, step: &mut Step<'_>) -> Result<(), Failure> {
+        let rows: Vec<(&[u8], i64)> = rows.collect();
+        for piece in pieces(rows.iter().map(|(row, _)| row.len())) {
+            let rows = &rows[piece];
+            let bytes: Vec<&[u8]> = rows.iter().map(|(row, _)| *row).collect();
+            let batch = self.codec.decode_batch(&self.schema, &bytes)?;
+            let weights = rows.iter().map(|(_, weight)| *weight).collect();
+            step.emit(Delta::new(batch, weights).with_faults(self.codec.faults(&bytes)).net())?;
+        }
+        Ok(())
     }
 }
 
 impl Operator for Whole {
-    fn step(&mut self, inputs: &[Option<&Delta>], context: &mut Context<'_>) -> Result<Option<Delta>, ArrowError> {
-        for (held, delta) in self.inputs.iter_mut().zip(inputs) {
-            if let Some(delta) = delta {
-                held.apply(delta)?;
+    fn when(&self) -> When {
+        When::EndOfEpoch
+    }
+
+    fn accept(&mut self, _: usize, _: &Delta, _: &mut Step<'_>) -> Result<(), Failure> {
+        Ok(()) // it reads the rows that its inputs keep
+    }
+
+    fn finish(&mut self, step: &mut Step<'_>) -> Result<(), Failure> {
+        let mut changes = self.recompute(step.state())?;
+        let held = step.state().get(self.answer);
+        for id in held.ids() {
+            *changes.entry(held.key(id).to_vec()).or_default() -= held.value(id);
+        }
+        changes.retain(|_, weight| *weight != 0);
+        self.changes = changes;
+        let changes = std::mem::take(&mut self.changes);
+        let emitted = self.emit(changes.iter().map(|(row, weight)| (&row[..], *weight)), step);
+        self.changes = changes;
+        emitted
+    }
+
+    fn fold(&mut self, state: &mut State) {
+        let held = state.get_mut(self.answer);
+        for (row, weight) in std::mem::take(&mut self.changes) {
+            held.add(&row, weight);
+        }
+    }
+
+    fn image(&mut self, step: &mut Step<'_>) -> Result<(), Failure> {
+        let held = step.state().get(self.answer);
+        let rows: Vec<(Vec<u8>, i64)> = held.ids().map(|id| (held.key(id).to_vec(), *held.value(id))).collect();
+        self.emit(rows.iter().map(|(row, weight)| (&row[..], *weight)), step)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ExprError;
+    use crate::testing::{INT, check, schema};
+    use arrow::array::{ArrayRef, AsArray, Int64Array};
+    use arrow::datatypes::Int64Type;
+    use expect_test::expect;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// How many rows there are, and the sum of a column of theirs; it counts how often it is asked.
+    struct Count(Arc<AtomicUsize>);
+
+    impl Recompute for Count {
+        fn recompute(&mut self, inputs: &[RecordBatch]) -> Result<RecordBatch, ExprError> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            let column = inputs[0].column(0).as_primitive::<Int64Type>();
+            if column.iter().flatten().any(|n| n == 13) {
+                return Err(ExprError("unlucky".to_owned()));
             }
+            let sum: i64 = column.iter().flatten().sum();
+            let one = |n: i64| -> ArrayRef { Arc::new(Int64Array::from(vec![n])) };
+            let rows = i64::try_from(column.len()).unwrap_or_default();
+            RecordBatch::try_new(schema(&[("n", INT), ("sum", INT)]), vec![one(rows), one(sum)])
+                .map_err(ExprError::from)
         }
-        let batches = self.inputs.iter().map(Ordered::batch).collect::<Result<Vec<_>, _>>()?;
-        let mut answer: BTreeMap<RowBytes, i64> = BTreeMap::new();
-        if std::mem::take(&mut self.failing) {
-            context.withheld.rows -= 1;
-            context.withheld.reason = None;
-        }
-        match self.subplan.recompute(&batches) {
-            Ok(batch) => {
-                let rows = self.output.codec.encode(&batch)?;
-                (0..batch.num_rows()).for_each(|i| add(&mut answer, rows.row(i).data(), 1));
-            }
-            // Which row is at fault can't be told here, so the whole answer is withheld until the
-            // inputs change to something that has one.
-            Err(error) => {
-                context.withheld.add(1, error);
-                self.failing = true;
-            }
-        }
-        let mut changes = std::mem::take(&mut self.output.rows);
-        changes.values_mut().for_each(|count| *count = -*count);
-        answer.iter().for_each(|(row, &count)| add(&mut changes, row, count));
-        self.output.rows = answer;
-        if changes.is_empty() {
-            return Ok(None);
-        }
-        let batch = self.output.codec.decode_batch(&self.output.schema, changes.keys().map(|row| &**row), changes.len())?;
-        Ok(Some(Delta::new(batch, changes.into_values().collect())))
+    }
+
+    #[test]
+    fn it_is_recomputed_once_an_epoch() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        check(
+            |kit| {
+                let inputs = [kit.some(kit.o, &[2])];
+                let subplan = Box::new(Count(Arc::clone(&asked)));
+                let node = kit.dataflow.whole(
+                    "count".to_owned(),
+                    &inputs,
+                    schema(&[("n", INT), ("sum", INT)]),
+                    subplan,
+                    "count",
+                );
+                kit.all(node)
+            },
+            "+o(1, 1, 5) | +o(2, 1, 5) | +o(3, 1, 1); ~o(1, 2, 5); ~o(1, 2, 13); ~o(1, 2, 6); +c(1, ann)",
+            &expect![[r#"
+                0: +(0, 0)
+                1: -(0, 0) +(3, 11)
+                3: -(3, 11)
+                   ? in doubt: n = ?, sum = ? [unlucky]
+                4: +(3, 12)
+            "#]],
+        );
+        assert_eq!(asked.load(Ordering::Relaxed), 5, "over nothing, and in each epoch that changed its input");
+    }
+
+    /// What lies below it and is not known leaves the whole answer in doubt.
+    #[test]
+    fn a_fault_below_it() {
+        check(
+            |kit| {
+                let node = kit.with_quotient();
+                let inputs = [kit.some(node, &[3])];
+                let subplan = Box::new(Count(Arc::default()));
+                let node = kit.dataflow.whole(
+                    "count".to_owned(),
+                    &inputs,
+                    schema(&[("n", INT), ("sum", INT)]),
+                    subplan,
+                    "count",
+                );
+                kit.all(node)
+            },
+            "+o(1, 1, 5); +o(2, 1, 0); -o(2)",
+            &expect![[r#"
+                0: +(0, 0)
+                1: -(0, 0) +(1, 2)
+                2: -(1, 2)
+                   ? in doubt: n = ?, sum = ? [division by zero (id = 2)]
+                3: +(1, 2)
+            "#]],
+        );
     }
 }

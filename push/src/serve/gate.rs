@@ -32,7 +32,8 @@ impl Gate {
     pub fn check(&self, headers: &HeaderMap) -> Result<(), String> {
         let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_lowercase();
         let name = host_name(&host);
-        let is_known = ["localhost", "127.0.0.1", "[::1]"].contains(&name) || self.allowed_hosts.iter().any(|allowed| allowed == name);
+        let is_known = ["localhost", "127.0.0.1", "[::1]"].contains(&name)
+            || self.allowed_hosts.iter().any(|allowed| allowed == name);
         if (self.is_loopback || !self.allowed_hosts.is_empty()) && !is_known {
             return Err(format!("host {name} is not served here; add it to allowed_hosts in deltafront.toml"));
         }
@@ -76,7 +77,8 @@ mod tests {
             if let Some(origin) = origin {
                 headers.insert(ORIGIN, origin.parse().expect("a header"));
             }
-            let answer = gate.check(&headers).map_or_else(|reason| format!("refused: {reason}"), |()| "served".to_owned());
+            let answer =
+                gate.check(&headers).map_or_else(|reason| format!("refused: {reason}"), |()| "served".to_owned());
             told += &format!("{line:45} {answer}\n");
         }
         told
@@ -126,7 +128,18 @@ mod tests {
     fn allowed_hosts_are_served_and_no_others() {
         let answers = |is_loopback| {
             let gate = gate(is_loopback, &[], &["Shop.Example", "dev.box"]);
-            told(&gate, &["shop.example", "SHOP.example:443", "dev.box:8080", "localhost:8080", "evil.example", "x.shop.example", ""])
+            told(
+                &gate,
+                &[
+                    "shop.example",
+                    "SHOP.example:443",
+                    "dev.box:8080",
+                    "localhost:8080",
+                    "evil.example",
+                    "x.shop.example",
+                    "",
+                ],
+            )
         };
         expect![[r#"
             shop.example                                  served

@@ -12,7 +12,8 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Shared, websocket};
+use super::{Shared, WithheldNow, websocket};
+use crate::hub::ProjectionId;
 use crate::json::write_string;
 use crate::protocol::{Refusal, shorten};
 use crate::session::{Image, write_shape};
@@ -27,7 +28,11 @@ const PAGE: [(&str, &str, &str); 3] = [
 ];
 
 /// Answers a request.
-pub async fn answer(shared: Arc<Shared>, request: Request<Incoming>, slot: Arc<OwnedSemaphorePermit>) -> Response<Body> {
+pub async fn answer(
+    shared: Arc<Shared>,
+    request: Request<Incoming>,
+    slot: Arc<OwnedSemaphorePermit>,
+) -> Response<Body> {
     let path = request.uri().path().to_owned();
     // Health is asked by machines on the inside, which know no name of ours.
     match path.as_str() {
@@ -40,7 +45,8 @@ pub async fn answer(shared: Arc<Shared>, request: Request<Incoming>, slot: Arc<O
         return refusal(StatusCode::FORBIDDEN, &Refusal::new("forbidden", reason));
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, &Refusal::new("method_not_allowed", "only GET is answered here"));
+        let mut response =
+            refusal(StatusCode::METHOD_NOT_ALLOWED, &Refusal::new("method_not_allowed", "only GET is answered here"));
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
@@ -57,8 +63,15 @@ pub async fn answer(shared: Arc<Shared>, request: Request<Incoming>, slot: Arc<O
         }
         "/v1/projections" => with_type(StatusCode::OK, JSON, catalog(&shared)),
         other => match other.strip_prefix("/v1/projections/") {
-            Some(name) => rows(&shared, name),
-            None => refusal(StatusCode::NOT_FOUND, &Refusal::new("not_found", format!("there is nothing at {}", shorten(other)))),
+            Some(path) => match path.rsplit_once('/') {
+                Some((name, "errors")) => errors(&shared, name),
+                Some((name, "explain")) => explain(&shared, name),
+                _ => rows(&shared, path),
+            },
+            None => refusal(
+                StatusCode::NOT_FOUND,
+                &Refusal::new("not_found", format!("there is nothing at {}", shorten(other))),
+            ),
         },
     }
 }
@@ -103,7 +116,7 @@ fn ready(shared: &Shared) -> Response<Body> {
 /// `GET /v1/projections`
 fn catalog(shared: &Shared) -> Vec<u8> {
     let health = shared.health.borrow().clone();
-    let counts = shared.hub.row_counts();
+    let (counts, are_ready) = (shared.hub.row_counts(), shared.hub.are_ready());
     let failed = shared.hub.since(shared.hub.stamp().epoch, &[]).failed;
     let mut out = br#"{"projections":["#.to_vec();
     for (i, info) in shared.hub.projections().iter().enumerate() {
@@ -116,10 +129,15 @@ fn catalog(shared: &Shared) -> Vec<u8> {
         }
         out.push(b',');
         write_shape(&mut out, info);
-        out.extend_from_slice(format!(r#","batch_ms":{},"rows":{}"#, info.batch.as_millis(), counts[i]).as_bytes());
-        let (withheld, reason) = health.withheld.get(i).cloned().unwrap_or_default();
-        out.extend_from_slice(format!(r#","withheld_rows":{withheld}"#).as_bytes());
-        for (name, text) in [("withheld_reason", reason.as_deref()), ("failed", failed.get(&crate::ProjectionId(i)).map(|why| &**why))] {
+        out.extend_from_slice(
+            format!(r#","batch_ms":{},"ready":{},"rows":{}"#, info.batch.as_millis(), are_ready[i], counts[i])
+                .as_bytes(),
+        );
+        let WithheldNow { rows, reason, .. } = health.withheld.get(i).cloned().unwrap_or_default();
+        out.extend_from_slice(format!(r#","withheld_rows":{rows}"#).as_bytes());
+        for (name, text) in
+            [("withheld_reason", reason.as_deref()), ("failed", failed.get(&ProjectionId(i)).map(|why| &**why))]
+        {
             if let Some(text) = text {
                 out.extend_from_slice(format!(r#","{name}":"#).as_bytes());
                 write_string(&mut out, text);
@@ -131,21 +149,54 @@ fn catalog(shared: &Shared) -> Vec<u8> {
     out
 }
 
+/// The projection of this name, or why there is none.
+fn find(shared: &Shared, name: &str) -> Result<ProjectionId, Box<Response<Body>>> {
+    shared.hub.find(name).ok_or_else(|| {
+        let message = format!("there is no projection `{}`", shorten(name));
+        Box::new(refusal(StatusCode::NOT_FOUND, &Refusal::new("unknown_projection", message)))
+    })
+}
+
+/// `GET /v1/projections/NAME/errors`
+fn errors(shared: &Shared, name: &str) -> Response<Body> {
+    let id = match find(shared, name) {
+        Ok(id) => id,
+        Err(refusal) => return *refusal,
+    };
+    let WithheldNow { rows, listed, .. } = shared.health.borrow().withheld.get(id.0).cloned().unwrap_or_default();
+    let shown: Vec<serde_json::Value> = listed
+        .iter()
+        .map(|row| json!({ "row": row.row, "in_doubt": row.in_doubt, "failed": row.failed, "reason": row.reason, "count": row.count }))
+        .collect();
+    with_type(StatusCode::OK, JSON, json!({ "projection": name, "withheld_rows": rows, "errors": shown }).to_string())
+}
+
+/// `GET /v1/projections/NAME/explain`
+fn explain(shared: &Shared, name: &str) -> Response<Body> {
+    match find(shared, name) {
+        Ok(id) => {
+            let text = shared.health.borrow().explained.get(id.0).map_or_else(String::new, ToString::to_string);
+            with_type(StatusCode::OK, "text/plain; charset=utf-8", text)
+        }
+        Err(refusal) => *refusal,
+    }
+}
+
 /// `GET /v1/projections/NAME`
 fn rows(shared: &Shared, name: &str) -> Response<Body> {
-    let Some(id) = shared.hub.find(name) else {
-        let message = format!("there is no projection `{}`", shorten(name));
-        return refusal(StatusCode::NOT_FOUND, &Refusal::new("unknown_projection", message));
+    let id = match find(shared, name) {
+        Ok(id) => id,
+        Err(refusal) => return *refusal,
     };
-    if !shared.health.borrow().is_ready && shared.hub.stamp().epoch.0 == 0 {
-        let message = "the tables are still being copied; /readyz tells how far it is";
-        return refusal(StatusCode::SERVICE_UNAVAILABLE, &Refusal::new("not_ready", message));
-    }
-    let since = shared.hub.since(shared.hub.stamp().epoch, &[id]);
+    let mut since = shared.hub.since(shared.hub.stamp().epoch, &[id]);
     if let Some(reason) = since.failed.get(&id) {
         return refusal(StatusCode::CONFLICT, &Refusal::new("projection_failed", &**reason));
     }
-    let image = Image::for_rest(Arc::clone(&shared.hub.projections()[id.0]), since.images[0].clone(), since.stamp);
+    let Some(rows) = since.images.pop().flatten() else {
+        let message = "the tables that it reads are still being copied; /readyz tells how far that is";
+        return refusal(StatusCode::SERVICE_UNAVAILABLE, &Refusal::new("not_ready", message));
+    };
+    let image = Image::for_rest(Arc::clone(&shared.hub.projections()[id.0]), rows, since.stamp);
     // Parts are made when the socket takes them.
     let parts = stream::iter(ImageParts(image));
     let mut response = Response::new(StreamBody::new(parts).boxed_unsync());
@@ -172,12 +223,13 @@ mod tests {
     use expect_test::{Expect, expect};
     use http_body_util::{BodyExt, Limited};
     use hyper::header::HeaderMap;
+    use pipeline::projection::WithheldRow;
     use serde_json::json;
 
     use super::super::testing::{BODY_BYTES_MAX, Served, get, request};
-    use super::super::{Health, ServeOptions};
+    use super::super::{Health, ServeOptions, WithheldNow};
     use crate::hub::{Hub, Projection};
-    use crate::testing::{ample_hub, fail, projection, publish, restless_hub};
+    use crate::testing::{ample_hub, fail, not_ready, projection, publish, restless_hub};
 
     /// What is answered to each of these requests: its status, what its headers say, and its body
     /// as far as it fits a line.
@@ -187,7 +239,8 @@ mod tests {
             let response = request(served.address, what, &[]).await.expect("an answer");
             let (head, body) = response.into_parts();
             let body = Limited::new(body, BODY_BYTES_MAX).collect().await.expect("a body with an end").to_bytes();
-            let body: String = String::from_utf8_lossy(&body).lines().next().unwrap_or_default().chars().take(600).collect();
+            let body: String =
+                String::from_utf8_lossy(&body).lines().next().unwrap_or_default().chars().take(600).collect();
             let body = if body.is_empty() { "no body" } else { &body };
             told += &format!("{what}\n    {}{}\n    {body}\n", head.status.as_u16(), show(&head.headers));
         }
@@ -196,7 +249,10 @@ mod tests {
 
     fn show(headers: &HeaderMap) -> String {
         let names = ["content-type", "cache-control", "x-content-type-options", "content-security-policy", "allow"];
-        names.iter().filter_map(|name| headers.get(*name).map(|value| format!(", {}", value.to_str().expect("a text")))).collect()
+        names
+            .iter()
+            .filter_map(|name| headers.get(*name).map(|value| format!(", {}", value.to_str().expect("a text"))))
+            .collect()
     }
 
     async fn served() -> Served {
@@ -246,7 +302,7 @@ mod tests {
                     # HELP deltafront_sessions WebSocket sessions now.
                 GET /v1/projections
                     200, application/json, no-store, nosniff
-                    {"projections":[{"name":"keyed","description":null,"columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":["id"],"order":[],"batch_ms":0,"rows":2,"withheld_rows":0},{"name":"bag","description":null,"columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":null,"order":[],"batch_ms":0,"rows":1,"withheld_rows":0}]}
+                    {"projections":[{"name":"keyed","description":null,"columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":["id"],"order":[],"batch_ms":0,"ready":true,"rows":2,"withheld_rows":0},{"name":"bag","description":null,"columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":null,"order":[],"batch_ms":0,"ready":true,"rows":1,"withheld_rows":0}]}
                 HEAD /v1/projections
                     200, application/json, no-store, nosniff
                     no body
@@ -275,8 +331,10 @@ mod tests {
 
     #[tokio::test]
     async fn before_the_first_copy_there_is_nothing_to_answer() {
-        let served = Served::start(ample_hub(), ServeOptions::default()).await;
-        served.health.send_replace(Health { sources: vec![("shop".to_owned(), "copying".to_owned())], ..Health::default() });
+        let served = Served::start(not_ready(1 << 20), ServeOptions::default()).await;
+        served
+            .health
+            .send_replace(Health { sources: vec![("shop".to_owned(), "copying".to_owned())], ..Health::default() });
         check(
             &served,
             &["GET /readyz", "GET /healthz", "GET /v1/projections/keyed"],
@@ -289,7 +347,7 @@ mod tests {
                     ok
                 GET /v1/projections/keyed
                     503, application/json, no-store, nosniff
-                    {"op":"error","code":"not_ready","message":"the tables are still being copied; /readyz tells how far it is"}
+                    {"op":"error","code":"not_ready","message":"the tables that it reads are still being copied; /readyz tells how far that is"}
             "#]],
         )
         .await;
@@ -309,9 +367,11 @@ mod tests {
             order: vec![(1, true)],
             ..projection("orders", Some(vec![0]))
         };
-        let served = Served::start(Arc::new(Hub::new(vec![described, projection("bag", None)])), ServeOptions::default()).await;
-        let withheld = vec![(3, Some("division by zero".to_owned()))];
-        served.health.send_replace(Health { is_ready: true, sources: Vec::new(), withheld });
+        let served =
+            Served::start(Arc::new(Hub::new(vec![described, projection("bag", None)])), ServeOptions::default()).await;
+        let withheld =
+            vec![WithheldNow { rows: 3, reason: Some("division by zero".to_owned()), ..WithheldNow::default() }];
+        served.health.send_replace(Health { withheld, is_ready: true, ..Health::default() });
         publish(&served.hub, 1, "+orders(1,ann) +orders(2,bob)");
         fail(&served.hub, 2, "bag", "two rows have the key id = 7");
         check(
@@ -320,13 +380,91 @@ mod tests {
             expect![[r#"
                 GET /v1/projections
                     200, application/json, no-store, nosniff
-                    {"projections":[{"name":"orders","description":"What the \"dispatcher\" sees","columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":["id"],"order":[{"column":"name","descending":true}],"batch_ms":250,"rows":2,"withheld_rows":3,"withheld_reason":"division by zero"},{"name":"bag","description":null,"columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":null,"order":[],"batch_ms":0,"rows":0,"withheld_rows":0,"failed":"two rows have the key id = 7"}]}
+                    {"projections":[{"name":"orders","description":"What the \"dispatcher\" sees","columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":["id"],"order":[{"column":"name","descending":true}],"batch_ms":250,"ready":true,"rows":2,"withheld_rows":3,"withheld_reason":"division by zero"},{"name":"bag","description":null,"columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":null,"order":[],"batch_ms":0,"ready":false,"rows":0,"withheld_rows":0,"failed":"two rows have the key id = 7"}]}
                 GET /v1/projections/bag
                     409, application/json, no-store, nosniff
                     {"op":"error","code":"projection_failed","message":"two rows have the key id = 7"}
             "#]],
         )
         .await;
+    }
+
+    /// Which rows a projection withholds and why, and how it is computed: of each its own, and of one
+    /// that nothing has been told of yet, nothing. What is not ready has both.
+    #[tokio::test]
+    async fn a_projection_tells_what_it_withholds_and_how_it_is_computed() {
+        let served = Served::start(not_ready(1 << 20), ServeOptions::default()).await;
+        check(
+            &served,
+            &["GET /v1/projections/bag/errors", "GET /v1/projections/bag/explain"],
+            expect![[r#"
+                GET /v1/projections/bag/errors
+                    200, application/json, no-store, nosniff
+                    {"errors":[],"projection":"bag","withheld_rows":0}
+                GET /v1/projections/bag/explain
+                    200, text/plain; charset=utf-8, no-store, nosniff
+                    no body
+            "#]],
+        )
+        .await;
+        let unknown = WithheldRow {
+            row: "id = 7, name = ?".to_owned(),
+            in_doubt: false,
+            failed: vec!["name".to_owned()],
+            reason: "division by zero (\"shop\".orders, id = 7)".to_owned(),
+            count: 1,
+        };
+        let in_doubt = WithheldRow {
+            row: "id = 8, name = 'bob'".to_owned(),
+            in_doubt: true,
+            failed: Vec::new(),
+            count: 2,
+            ..unknown.clone()
+        };
+        let withheld = vec![
+            WithheldNow { rows: 5, reason: Some("division by zero".to_owned()), listed: [unknown, in_doubt].into() },
+            WithheldNow::default(),
+        ];
+        let explained = vec!["the table \"orders\"\n  by id\n".into(), "a bag".into()];
+        served.health.send_replace(Health { withheld, explained, ..Health::default() });
+        check(
+            &served,
+            &[
+                "GET /v1/projections/keyed/errors",
+                "GET /v1/projections/keyed/explain",
+                "GET /v1/projections/bag/errors",
+                "GET /v1/projections/bag/explain",
+                "GET /v1/projections/none/errors",
+                "GET /v1/projections/none/explain",
+                "GET /v1/projections/keyed/nothing",
+            ],
+            expect![[r#"
+                GET /v1/projections/keyed/errors
+                    200, application/json, no-store, nosniff
+                    {"errors":[{"count":1,"failed":["name"],"in_doubt":false,"reason":"division by zero (\"shop\".orders, id = 7)","row":"id = 7, name = ?"},{"count":2,"failed":[],"in_doubt":true,"reason":"division by zero (\"shop\".orders, id = 7)","row":"id = 8, name = 'bob'"}],"projection":"keyed","withheld_rows":5}
+                GET /v1/projections/keyed/explain
+                    200, text/plain; charset=utf-8, no-store, nosniff
+                    the table "orders"
+                GET /v1/projections/bag/errors
+                    200, application/json, no-store, nosniff
+                    {"errors":[],"projection":"bag","withheld_rows":0}
+                GET /v1/projections/bag/explain
+                    200, text/plain; charset=utf-8, no-store, nosniff
+                    a bag
+                GET /v1/projections/none/errors
+                    404, application/json, no-store, nosniff
+                    {"op":"error","code":"unknown_projection","message":"there is no projection `none`"}
+                GET /v1/projections/none/explain
+                    404, application/json, no-store, nosniff
+                    {"op":"error","code":"unknown_projection","message":"there is no projection `none`"}
+                GET /v1/projections/keyed/nothing
+                    404, application/json, no-store, nosniff
+                    {"op":"error","code":"unknown_projection","message":"there is no projection `keyed/nothing`"}
+            "#]],
+        )
+        .await;
+        let (_, explained) = get(served.address, "GET /v1/projections/keyed/explain", &[]).await;
+        assert_eq!(explained, "the table \"orders\"\n  by id\n", "as it is, to its last line");
     }
 
     #[tokio::test]
@@ -345,12 +483,23 @@ mod tests {
         for (header, value, expected) in
             [("host", "evil.example", 403), ("host", "shop.example", 200), ("origin", "http://evil.example", 403)]
         {
-            for path in ["/", "/metrics", "/v1/projections", "/v1/projections/keyed"] {
+            for path in [
+                "/",
+                "/metrics",
+                "/v1/projections",
+                "/v1/projections/keyed",
+                "/v1/projections/keyed/errors",
+                "/v1/projections/keyed/explain",
+            ] {
                 let (status, body) = get(served.address, &format!("GET {path}"), &[(header, value)]).await;
-                assert_eq!((status, body.contains("forbidden")), (expected, expected == 403), "{path} with {header} {value}");
+                assert_eq!(
+                    (status, body.contains("forbidden")),
+                    (expected, expected == 403),
+                    "{path} with {header} {value}"
+                );
             }
             assert_eq!(get(served.address, "GET /healthz", &[(header, value)]).await.0, 200);
         }
-        served.metric("connections_refused_total", |refused| refused == 8).await;
+        served.metric("connections_refused_total", |refused| refused == 12).await;
     }
 }

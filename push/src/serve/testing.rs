@@ -41,7 +41,15 @@ impl Served {
         let health = watch::Sender::new(Health { is_ready: true, ..Health::default() });
         let (stop, stopped) = oneshot::channel();
         let shutdown = async { drop(stopped.await) };
-        let serving = tokio::spawn(serve(listener, Arc::clone(&hub), gate, options, health.subscribe(), Arc::new(|_| ()), shutdown));
+        let serving = tokio::spawn(serve(
+            listener,
+            Arc::clone(&hub),
+            gate,
+            options,
+            health.subscribe(),
+            Arc::new(|_| ()),
+            shutdown,
+        ));
         Served { address, hub, health, stop, serving }
     }
 
@@ -57,7 +65,9 @@ impl Served {
         let asking = async {
             while !is_wanted(&last) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
-                last = try_get(self.address, what, &[]).await.map_or_else(String::new, |(status, body)| format!("{status} {body}"));
+                last = try_get(self.address, what, &[])
+                    .await
+                    .map_or_else(String::new, |(status, body)| format!("{status} {body}"));
             }
         };
         let is_so = timeout(PATIENCE, asking).await.is_ok();
@@ -68,7 +78,8 @@ impl Served {
     /// Waits until a metric is as wanted.
     pub async fn metric(&self, name: &str, is_wanted: impl Fn(i64) -> bool) -> i64 {
         let value = |page: &str| {
-            let line = page.lines().find_map(|line| line.strip_prefix("deltafront_")?.strip_prefix(name)?.strip_prefix(' '));
+            let line =
+                page.lines().find_map(|line| line.strip_prefix("deltafront_")?.strip_prefix(name)?.strip_prefix(' '));
             line.and_then(|value| value.parse().ok())
         };
         let page = self.eventually("GET /metrics", |page| value(page).is_some_and(&is_wanted)).await;
@@ -85,17 +96,24 @@ pub async fn get(address: SocketAddr, what: &str, headers: &[(&str, &str)]) -> (
 async fn try_get(address: SocketAddr, what: &str, headers: &[(&str, &str)]) -> Option<(u16, String)> {
     let response = request(address, what, headers).await?;
     let status = response.status().as_u16();
-    let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await.expect("a body with an end").to_bytes();
+    let body =
+        Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await.expect("a body with an end").to_bytes();
     Some((status, String::from_utf8(body.to_vec()).expect("UTF-8")))
 }
 
-pub async fn request(address: SocketAddr, what: &str, headers: &[(&str, &str)]) -> Option<hyper::Response<hyper::body::Incoming>> {
+pub async fn request(
+    address: SocketAddr,
+    what: &str,
+    headers: &[(&str, &str)],
+) -> Option<hyper::Response<hyper::body::Incoming>> {
     let socket = TcpStream::connect(address).await.ok()?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.ok()?;
     tokio::spawn(connection);
     let (method, path) = what.split_once(' ').expect("a method and a path");
     let mut request = Request::builder().method(method).uri(path);
-    for (name, value) in [("host", "localhost")].iter().filter(|_| headers.iter().all(|(name, _)| *name != "host")).chain(headers) {
+    for (name, value) in
+        [("host", "localhost")].iter().filter(|_| headers.iter().all(|(name, _)| *name != "host")).chain(headers)
+    {
         request = request.header(*name, *value);
     }
     let request = request.body(Empty::<Bytes>::new()).expect("a request");
@@ -129,8 +147,11 @@ impl Client {
 
     /// The next message.
     pub async fn next(&mut self) -> String {
-        let message =
-            timeout(PATIENCE, self.socket.next()).await.expect("a message in time").expect("an open connection").expect("a frame");
+        let message = timeout(PATIENCE, self.socket.next())
+            .await
+            .expect("a message in time")
+            .expect("an open connection")
+            .expect("a frame");
         message.as_text().unwrap_or_else(|| panic!("a text: {message:?}")).to_owned()
     }
 

@@ -16,7 +16,8 @@ use futures_util::{SinkExt, StreamExt};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{
-    CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
 };
 use hyper::upgrade::Upgraded;
 use hyper::{Request, Response, StatusCode};
@@ -26,7 +27,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_websockets::{CloseCode, Limits, Message, ServerBuilder, WebSocketStream};
 
 use super::http::{Body, refusal};
-use super::{Shared, told_to_stop};
+use super::{EndsServerOnPanic, Shared, told_to_stop};
 use crate::protocol::Refusal;
 use crate::session::{Outgoing, Session};
 
@@ -49,6 +50,7 @@ pub fn upgrade(shared: Arc<Shared>, mut request: Request<Incoming>, slot: Arc<Ow
     };
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
+        let _panics_end_all = EndsServerOnPanic(Arc::clone(&shared));
         let Ok(upgraded) = upgraded.await else { return };
         let socket = ServerBuilder::new()
             .limits(Limits::default().max_payload_len(Some(shared.options.message_bytes_max)))
@@ -111,7 +113,14 @@ impl Connection {
     fn new(shared: Arc<Shared>, socket: Socket) -> Connection {
         let session = Session::new(Arc::clone(&shared.hub));
         let now = Instant::now();
-        Connection { shared, socket, session, allowance: Allowance { left: MESSAGES_BURST, at: now }, counted: 0, last_sent: now }
+        Connection {
+            shared,
+            socket,
+            session,
+            allowance: Allowance { left: MESSAGES_BURST, at: now },
+            counted: 0,
+            last_sent: now,
+        }
     }
 
     async fn run(mut self) {
@@ -163,7 +172,11 @@ impl Connection {
         }
     }
 
-    async fn receive(&mut self, message: Option<Result<Message, tokio_websockets::Error>>, out: &mut Vec<Outgoing>) -> Result<(), End> {
+    async fn receive(
+        &mut self,
+        message: Option<Result<Message, tokio_websockets::Error>>,
+        out: &mut Vec<Outgoing>,
+    ) -> Result<(), End> {
         let message = match message {
             None => return Err(End::Gone),
             Some(Ok(message)) => message,
@@ -254,8 +267,8 @@ mod tests {
 
     use super::super::ServeOptions;
     use super::super::testing::{Client, PATIENCE, Served};
-    use crate::hub::{Hub, Projection};
-    use crate::testing::{ample_hub, projection, publish};
+    use crate::hub::Projection;
+    use crate::testing::{ample_hub, hub_of, projection, publish};
 
     const SUBSCRIBE: &str = r#"{"op":"subscribe","id":"a","projection":"keyed"}"#;
 
@@ -340,7 +353,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_no_client_should_send_ends_its_session() {
-        let served = Served::start(ample_hub(), ServeOptions { message_bytes_max: 100, ..ServeOptions::default() }).await;
+        let served =
+            Served::start(ample_hub(), ServeOptions { message_bytes_max: 100, ..ServeOptions::default() }).await;
         let mut long = Client::connect(&served).await;
         assert!(long.ask(&"x".repeat(100)).await.contains("bad_json"));
         long.send("x".repeat(101)).await;
@@ -366,7 +380,8 @@ mod tests {
     #[tokio::test]
     async fn silence_is_filled_with_heartbeats() {
         let hub = ample_hub();
-        let served = Served::start(hub, ServeOptions { heartbeat: Duration::from_millis(200), ..ServeOptions::default() }).await;
+        let served =
+            Served::start(hub, ServeOptions { heartbeat: Duration::from_millis(200), ..ServeOptions::default() }).await;
         let mut client = Client::connect(&served).await;
         drop(client.ask(SUBSCRIBE).await);
         let silent = Instant::now();
@@ -381,7 +396,7 @@ mod tests {
     #[tokio::test]
     async fn diffs_come_a_batch_interval_apart() {
         let keyed = Projection { batch: Duration::from_millis(300), ..projection("keyed", Some(vec![0])) };
-        let served = Served::start(Arc::new(Hub::new(vec![keyed])), ServeOptions::default()).await;
+        let served = Served::start(hub_of(vec![keyed]), ServeOptions::default()).await;
         let mut client = Client::connect(&served).await;
         let asked = Instant::now();
         drop(client.ask(SUBSCRIBE).await);
@@ -390,7 +405,10 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let diff = client.next().await;
-        assert!(diff.contains(r#""epoch":3,"#) && diff.contains(r#""upsert":[[1,"ann"],[2,"bob"],[3,"joe"]]"#), "{diff}");
+        assert!(
+            diff.contains(r#""epoch":3,"#) && diff.contains(r#""upsert":[[1,"ann"],[2,"bob"],[3,"joe"]]"#),
+            "{diff}"
+        );
         assert!(asked.elapsed() >= Duration::from_millis(300), "{:?}", asked.elapsed());
         tokio::time::sleep(Duration::from_millis(320)).await;
         publish(&served.hub, 4, "-keyed(1,ann)");
@@ -407,7 +425,9 @@ mod tests {
         let hub = ample_hub();
         let long = "x".repeat(1 << 20);
         publish(&hub, 1, &(0..32).map(|id| format!("+keyed({id},{long}) ")).collect::<String>());
-        let served = Served::start(hub, ServeOptions { write_timeout: Duration::from_millis(300), ..ServeOptions::default() }).await;
+        let served =
+            Served::start(hub, ServeOptions { write_timeout: Duration::from_millis(300), ..ServeOptions::default() })
+                .await;
         let mut silent = Client::connect(&served).await;
         silent.send(SUBSCRIBE).await;
         served.metric("sessions_stalled_total", |stalled| stalled == 1).await;
@@ -432,7 +452,11 @@ mod tests {
                 bytes.push(socket.read_u8().await.expect("a head"));
             }
             let head = String::from_utf8_lossy(&bytes).to_lowercase();
-            assert!(head.starts_with("http/1.1 101 ") && head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
+            assert!(
+                head.starts_with("http/1.1 101 ")
+                    && head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="),
+                "{head}"
+            );
             assert!(head.contains("connection: upgrade") && head.contains("upgrade: websocket"), "{head}");
             socket.write_all(frame).await.expect("sent");
             bytes.clear();

@@ -1,0 +1,324 @@
+//! What a program is to do: a list of nodes, inputs before those who read them.
+//!
+//! A [`Dataflow`] is a description. Each node has a [`Fingerprint`] of what it does and of what it
+//! reads; a node that is described twice is one node, and a running [`crate::Program`] that is given
+//! another dataflow keeps what both have ([`crate::Program::reconcile`]).
+
+use std::fmt;
+
+use arrow::compute::SortOptions;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use hashbrown::HashMap;
+
+use crate::arrangement::NullKeys;
+use crate::expr::{Expr, Origin, Recompute};
+use crate::fingerprint::{Fingerprint, Fingerprinter};
+use crate::operator::{AggregateCall, AggregateKind, GroupBy, JoinKind, JoinSide, View};
+use crate::projection::ProjectionKey;
+use crate::table::Identity;
+
+/// A node of a dataflow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub usize);
+
+/// What the cost of a step follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cost {
+    /// The change.
+    Delta,
+    /// The touched groups.
+    Group,
+    /// The whole of the operator's inputs.
+    Whole,
+}
+
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Cost::Delta => "delta",
+            Cost::Group => "group",
+            Cost::Whole => "whole",
+        })
+    }
+}
+
+/// Some columns of a node, under names of the reader's: nothing is computed for it.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// The node.
+    pub node: NodeId,
+    /// Its columns, in the reader's order.
+    pub columns: Vec<usize>,
+    /// What the reader calls them.
+    pub schema: SchemaRef,
+}
+
+/// A node as described.
+pub(crate) struct Description {
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) label: String,
+    pub(crate) cost: Cost,
+    pub(crate) schema: SchemaRef,
+    pub(crate) inputs: Vec<NodeId>,
+    pub(crate) kind: Kind,
+}
+
+/// What a node does.
+pub(crate) enum Kind {
+    Table { identity: Identity },
+    Arrange { columns: Vec<usize>, nulls: NullKeys },
+    Filter { view: View, predicate: Box<dyn Expr>, origin: Origin },
+    Project { view: View, exprs: Vec<Box<dyn Expr>>, origin: Origin },
+    Union { views: Vec<View> },
+    Join { kind: JoinKind, columns: Vec<(JoinSide, usize)> },
+    GroupBy { view: View, group: Vec<usize>, calls: Vec<AggregateCall> },
+    Top { view: View, order: Vec<(usize, SortOptions)>, skip: usize, fetch: Option<usize> },
+    Whole { views: Vec<View>, subplan: Box<dyn Recompute> },
+}
+
+/// A projection as described.
+pub(crate) struct Served {
+    pub(crate) name: String,
+    pub(crate) node: NodeId,
+    pub(crate) view: View,
+    pub(crate) key: ProjectionKey,
+    pub(crate) fingerprint: Fingerprint,
+}
+
+/// What a program is to do.
+#[derive(Default)]
+pub struct Dataflow {
+    pub(crate) nodes: Vec<Description>,
+    pub(crate) served: Vec<Served>,
+    known: HashMap<Fingerprint, NodeId>,
+}
+
+impl Dataflow {
+    /// A source table, by a name of its own.
+    pub fn table(&mut self, name: &str, schema: SchemaRef, identity: Identity) -> NodeId {
+        let to = schema
+            .fields()
+            .iter()
+            .fold(with_types(Fingerprinter::new("table").text(name), &schema), |to, field| to.text(field.name()));
+        let to = match &identity {
+            Identity::Key(columns) => to.text("key").numbers(columns),
+            Identity::WholeRow => to.text("whole row"),
+            Identity::AppendOnly => to.text("append only"),
+        };
+        let kind = Kind::Table { identity };
+        self.add(to, format!("table {name}"), Cost::Delta, schema, Vec::new(), kind)
+    }
+
+    /// An index of a node's rows by some of its columns.
+    pub fn arrange(&mut self, node: NodeId, columns: Vec<usize>, nulls: NullKeys) -> NodeId {
+        let schema = self.schema(node).clone();
+        let names: Vec<&str> = columns.iter().map(|&column| schema.field(column).name().as_str()).collect();
+        let label = format!("arrange by {}", names.join(", "));
+        let to = Fingerprinter::new("arrange").numbers(&columns).number(usize::from(nulls == NullKeys::Match));
+        self.add(to, label, Cost::Delta, schema, vec![node], Kind::Arrange { columns, nulls })
+    }
+
+    /// Rows for which a predicate over the input is true. `meaning` is what the predicate is, in a
+    /// form that is the same for equal predicates and for no others; `key` tells people which row
+    /// one fails at.
+    pub fn filter(
+        &mut self,
+        label: String,
+        input: &Input,
+        predicate: Box<dyn Expr>,
+        meaning: &str,
+        key: &[usize],
+    ) -> NodeId {
+        let to = with_origin(with_input(Fingerprinter::new("filter").text(meaning), input), input, key);
+        let kind = Kind::Filter { view: self.view(input), predicate, origin: Origin::new(key.iter().copied()) };
+        self.add(to, label, Cost::Delta, input.schema.clone(), vec![input.node], kind)
+    }
+
+    /// Computed columns over the input: an expression for each column of `schema`. `meaning` and
+    /// `key` as in [`Dataflow::filter`].
+    pub fn project(
+        &mut self,
+        label: String,
+        input: &Input,
+        schema: SchemaRef,
+        exprs: Vec<Box<dyn Expr>>,
+        meaning: &str,
+        key: &[usize],
+    ) -> NodeId {
+        let to = with_types(Fingerprinter::new("project").text(meaning), &schema);
+        let to = with_origin(with_input(to, input), input, key);
+        let kind = Kind::Project { view: self.view(input), exprs, origin: Origin::new(key.iter().copied()) };
+        self.add(to, label, Cost::Delta, schema, vec![input.node], kind)
+    }
+
+    /// All rows of all inputs, whose columns have the types of `schema`.
+    pub fn union(&mut self, inputs: &[Input], schema: SchemaRef) -> NodeId {
+        let views = inputs.iter().map(|input| self.view(&Input { schema: schema.clone(), ..input.clone() })).collect();
+        let to = inputs.iter().fold(Fingerprinter::new("union all"), with_input);
+        self.add(
+            to,
+            "union all".to_owned(),
+            Cost::Delta,
+            schema,
+            inputs.iter().map(|input| input.node).collect(),
+            Kind::Union { views },
+        )
+    }
+
+    /// A join of two nodes made by [`Dataflow::arrange`], whose keys have the same types. For each
+    /// column of `schema`, `columns` has the side and the column there.
+    pub fn join(
+        &mut self,
+        label: String,
+        kind: JoinKind,
+        (left, right): (NodeId, NodeId),
+        columns: Vec<(JoinSide, usize)>,
+        schema: SchemaRef,
+    ) -> NodeId {
+        let to = Fingerprinter::new("join").text(&format!("{kind:?}")).number(columns.len());
+        let to = columns
+            .iter()
+            .fold(to, |to, (side, column)| to.number(usize::from(*side == JoinSide::Right)).number(*column));
+        self.add(to, label, Cost::Delta, schema, vec![left, right], Kind::Join { kind, columns })
+    }
+
+    /// Groups, and aggregates over them: columns of `schema` are the group's, then one a call.
+    /// `meaning` tells the calls that are not built in apart.
+    pub fn group_by(
+        &mut self,
+        label: String,
+        input: &Input,
+        group: Vec<usize>,
+        calls: Vec<AggregateCall>,
+        schema: SchemaRef,
+        meaning: &str,
+    ) -> NodeId {
+        let mut to = with_types(with_input(Fingerprinter::new("group by").text(meaning), input), &schema)
+            .numbers(&group)
+            .number(calls.len());
+        for call in &calls {
+            let kind = match &call.kind {
+                AggregateKind::Count => "count",
+                AggregateKind::Sum => "sum",
+                AggregateKind::Avg => "avg",
+                AggregateKind::Min => "min",
+                AggregateKind::Max => "max",
+                AggregateKind::Other(_) => "other",
+            };
+            to = to.text(kind).numbers(&call.arguments).numbers(call.filter.as_slice());
+        }
+        let cost = if GroupBy::is_incremental(&calls) { Cost::Delta } else { Cost::Group };
+        let kind = Kind::GroupBy { view: self.view(input), group, calls };
+        self.add(to, label, cost, schema, vec![input.node], kind)
+    }
+
+    /// The rows of the input from `skip` on, at most `fetch` of them, in an order of its columns.
+    pub fn top(
+        &mut self,
+        label: String,
+        input: &Input,
+        order: Vec<(usize, SortOptions)>,
+        skip: usize,
+        fetch: Option<usize>,
+    ) -> NodeId {
+        let to =
+            with_input(Fingerprinter::new("top"), input).number(skip).numbers(fetch.as_slice()).number(order.len());
+        let to = order.iter().fold(to, |to, (column, options)| {
+            to.number(*column).number(usize::from(options.descending)).number(usize::from(options.nulls_first))
+        });
+        let kind = Kind::Top { view: self.view(input), order, skip, fetch };
+        self.add(to, label, Cost::Delta, input.schema.clone(), vec![input.node], kind)
+    }
+
+    /// A subplan recomputed over the whole of its inputs. `meaning` as in [`Dataflow::filter`].
+    pub fn whole(
+        &mut self,
+        label: String,
+        inputs: &[Input],
+        schema: SchemaRef,
+        subplan: Box<dyn Recompute>,
+        meaning: &str,
+    ) -> NodeId {
+        let to = with_types(Fingerprinter::new("whole").text(meaning), &schema);
+        let to = inputs.iter().fold(to, |to, input| {
+            input.schema.fields().iter().fold(with_input(to, input), |to, field| to.text(field.name()))
+        });
+        let views = inputs.iter().map(|input| self.view(input)).collect();
+        let nodes = inputs.iter().map(|input| input.node).collect();
+        self.add(to, label, Cost::Whole, schema, nodes, Kind::Whole { views, subplan })
+    }
+
+    /// Serves the input's rows under a name.
+    pub fn serve(&mut self, name: &str, input: &Input, key: ProjectionKey) {
+        let to =
+            with_input(Fingerprinter::new("projection").text(name).node(self.nodes[input.node.0].fingerprint), input);
+        let to = input.schema.fields().iter().fold(to, |to, field| to.text(field.name()));
+        let to = match &key {
+            ProjectionKey::Derived(columns) => to.text("derived").numbers(columns),
+            ProjectionKey::Declared(columns) => to.text("declared").numbers(columns),
+            ProjectionKey::WholeRow => to.text("whole row"),
+        };
+        let view = self.view(input);
+        self.served.push(Served { name: name.to_owned(), node: input.node, view, key, fingerprint: to.finish() });
+    }
+
+    /// All columns of a node.
+    #[must_use]
+    pub fn all_of(&self, node: NodeId) -> Input {
+        let schema = self.schema(node).clone();
+        Input { node, columns: (0..schema.fields().len()).collect(), schema }
+    }
+
+    /// The columns of what comes out of a node.
+    #[must_use]
+    pub fn schema(&self, node: NodeId) -> &SchemaRef {
+        &self.nodes[node.0].schema
+    }
+
+    /// The types of the key of a node made by [`Dataflow::arrange`].
+    #[must_use]
+    pub fn key_types(&self, arranged: NodeId) -> Vec<DataType> {
+        match &self.nodes[arranged.0].kind {
+            Kind::Arrange { columns, .. } => {
+                columns.iter().map(|&column| self.schema(arranged).field(column).data_type().clone()).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn view(&self, input: &Input) -> View {
+        View::new(input.schema.clone(), &input.columns, self.schema(input.node).fields().len())
+    }
+
+    fn add(
+        &mut self,
+        to: Fingerprinter,
+        label: String,
+        cost: Cost,
+        schema: SchemaRef,
+        inputs: Vec<NodeId>,
+        kind: Kind,
+    ) -> NodeId {
+        let fingerprint = inputs.iter().fold(to, |to, input| to.node(self.nodes[input.0].fingerprint)).finish();
+        if let Some(known) = self.known.get(&fingerprint) {
+            return *known;
+        }
+        let id = NodeId(self.nodes.len());
+        self.nodes.push(Description { fingerprint, label, cost, schema, inputs, kind });
+        self.known.insert(fingerprint, id);
+        id
+    }
+}
+
+fn with_types(to: Fingerprinter, schema: &Schema) -> Fingerprinter {
+    schema.fields().iter().fold(to.number(schema.fields().len()), |to, field| to.text(&field.data_type().to_string()))
+}
+
+fn with_input(to: Fingerprinter, input: &Input) -> Fingerprinter {
+    to.numbers(&input.columns)
+}
+
+/// Faults repeat the names of these columns, and are part of state.
+fn with_origin(to: Fingerprinter, input: &Input, key: &[usize]) -> Fingerprinter {
+    key.iter().fold(to.numbers(key), |to, &column| to.text(input.schema.field(column).name()))
+}
