@@ -825,3 +825,169 @@ impl Store for Arrangement {
         self.rows.held.changed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::{Cause, Fault};
+    use crate::testing::{INT, schema, show};
+    use arrow::array::{ArrayRef, Int64Array};
+    use std::sync::Arc;
+
+    fn delta(rows: &[(i64, Option<i64>, i64)]) -> Delta {
+        let ids: ArrayRef = Arc::new(rows.iter().map(|row| Some(row.0)).collect::<Int64Array>());
+        let keys: ArrayRef = Arc::new(rows.iter().map(|row| row.1).collect::<Int64Array>());
+        let batch = RecordBatch::try_new(schema(&[("id", INT), ("k", INT)]), vec![ids, keys]).expect("two columns");
+        Delta::new(batch, rows.iter().map(|row| row.2).collect())
+    }
+
+    fn change(held: &mut Arrangement, rows: &[(i64, Option<i64>, i64)]) {
+        held.change(&delta(rows)).expect("its columns");
+        held.fold();
+    }
+
+    fn key(k: Option<i64>) -> Vec<u8> {
+        let codec = RowCodec::new(&schema(&[("id", INT), ("k", INT)]), &[1]).expect("a codec");
+        codec.encode(&delta(&[(0, k, 1)]).batch).expect("a key").row(0).to_vec()
+    }
+
+    /// The rows under a key, with their counts.
+    fn under(held: &Arrangement, index: IndexId, k: Option<i64>) -> Vec<String> {
+        let found: Vec<(&[u8], i64)> = held.matching(index, &key(k)).collect();
+        let rows = show(&held.decode(&found.iter().map(|(row, _)| *row).collect::<Vec<_>>()).expect("rows"));
+        let mut rows: Vec<String> =
+            rows.into_iter().zip(found).map(|(row, (_, count))| format!("{count}{row}")).collect();
+        rows.sort();
+        rows
+    }
+
+    fn bag() -> (Arrangement, IndexId) {
+        let mut held = Arrangement::new(schema(&[("id", INT), ("k", INT)]), None).expect("an arrangement");
+        let index = held.index(&[1], NullKeys::NeverMatch).expect("an index");
+        (held, index)
+    }
+
+    #[test]
+    fn rows_are_found_by_key_at_the_end_of_the_step_before() {
+        let (mut held, index) = bag();
+        held.change(&delta(&[(1, Some(5), 1), (2, Some(5), 2), (3, None, 1)])).expect("its columns");
+        assert!(under(&held, index, Some(5)).is_empty() && held.is_empty(), "the step is not over");
+        assert_eq!(held.changes().iter().map(|changed| changed.delta.len()).sum::<usize>(), 3);
+        held.fold();
+        assert!(held.changes().is_empty());
+        assert_eq!(under(&held, index, Some(5)), ["1(1, 5)", "2(2, 5)"]);
+        assert!(under(&held, index, None).is_empty(), "NULL matches nothing");
+        assert_eq!((held.len(), held.matches(index, &key(Some(5)))), (3, Matches { certain: 3, possible: 3 }));
+        change(&mut held, &[(2, Some(5), -1), (1, Some(5), -1)]);
+        assert_eq!(held.matches(index, &key(Some(5))), Matches { certain: 1, possible: 1 });
+        assert_eq!(under(&held, index, Some(5)), ["1(2, 5)"]);
+        change(&mut held, &[(2, Some(5), -1)]);
+        assert_eq!((held.len(), held.matches(index, &key(Some(5)))), (1, Matches::default()));
+    }
+
+    #[test]
+    fn nulls_may_match() {
+        let (mut held, _) = bag();
+        let index = held.index(&[1], NullKeys::Match).expect("an index");
+        change(&mut held, &[(3, None, 1)]);
+        assert_eq!(under(&held, index, None), ["1(3, _)"]);
+    }
+
+    /// Equal rows of one piece are added up, and what comes to nothing is not kept.
+    #[test]
+    fn a_piece_is_consolidated() {
+        let (mut held, index) = bag();
+        held.change(&delta(&[(1, Some(5), 1), (1, Some(5), 1), (2, Some(5), 1), (2, Some(5), -1)]))
+            .expect("its columns");
+        assert_eq!(held.changes()[0].delta.weights, [2]);
+        held.fold();
+        assert_eq!(under(&held, index, Some(5)), ["2(1, 5)"]);
+    }
+
+    /// A large group is a set: rows are taken out of it without walking it, in any order.
+    #[test]
+    fn a_group_grows_and_shrinks() {
+        let (mut held, index) = bag();
+        let many = i64::try_from(FEW_ROWS_MAX).unwrap_or_default() * 3;
+        for id in 0..many {
+            change(&mut held, &[(id, Some(5), 1)]);
+        }
+        assert_eq!(held.matches(index, &key(Some(5))).certain, many);
+        let large = held.bytes();
+        for id in (0..many).filter(|id| id % 7 != 0).chain((0..many).filter(|id| id % 7 == 0)) {
+            assert!(held.matching_ids(index, &key(Some(5))).count() > 0);
+            change(&mut held, &[(id, Some(5), -1)]);
+        }
+        assert!(held.is_empty() && held.matching(index, &key(Some(5))).next().is_none());
+        assert!(held.bytes() < large, "the group's own bytes went with it");
+    }
+
+    /// An index asked for later, or after a restart, has the rows that are there.
+    #[test]
+    fn an_index_is_made_from_the_rows() {
+        let (mut held, index) = bag();
+        change(&mut held, &[(1, Some(5), 1), (2, Some(6), 2), (3, None, 1)]);
+        assert_eq!(held.index(&[1], NullKeys::NeverMatch).ok(), Some(index), "the same is not made twice");
+        let by_both = held.index(&[1, 0], NullKeys::NeverMatch).expect("an index");
+        assert_ne!(by_both, index);
+        let (mut written, mut other) = (Vec::new(), bag().0);
+        held.write(&mut written);
+        change(&mut other, &[(9, Some(9), 1)]);
+        other.clear();
+        other.read(&mut Reader(&written)).expect("rows");
+        assert_eq!((under(&other, index, Some(6)), other.len()), (vec!["2(2, 6)".to_owned()], 3));
+        assert!(under(&other, index, Some(9)).is_empty());
+        held.keep_indexes(|kept| kept == by_both);
+        assert_eq!(held.index(&[0], NullKeys::Match).ok(), Some(index), "its place is free");
+    }
+
+    /// A table keyed by its primary key is the index on it, and costs nothing more.
+    #[test]
+    fn a_primary_key_is_its_own_index() {
+        let mut held = Arrangement::new(schema(&[("id", INT), ("k", INT)]), Some(&[1])).expect("an arrangement");
+        let (own, other) = (
+            held.index(&[1], NullKeys::NeverMatch).expect("one"),
+            held.index(&[0], NullKeys::NeverMatch).expect("two"),
+        );
+        assert!(held.is_primary(own) && !held.is_primary(other));
+        let rows = |held: &Arrangement, delta: &Delta| held.codec().encode(&delta.batch).expect("rows");
+        for (delta, moves) in [
+            (delta(&[(1, Some(5), 1)]), Move { old: None, new: Some(0) }),
+            (delta(&[(1, Some(5), -1), (2, Some(5), 1)]), Move { old: Some(0), new: Some(1) }),
+        ] {
+            let rows = rows(&held, &delta);
+            held.change_rows(delta, rows, Some(vec![moves])).expect("its columns");
+            held.fold();
+        }
+        assert_eq!(under(&held, own, Some(5)), ["1(2, 5)"]);
+        let id_key = |id| {
+            let codec = RowCodec::new(&schema(&[("id", INT), ("k", INT)]), &[0]).expect("a codec");
+            codec.encode(&delta(&[(id, None, 1)]).batch).expect("a key").row(0).to_vec()
+        };
+        assert_eq!(held.matching(other, &id_key(1)).count(), 0, "the row moved in the other index");
+        assert_eq!(held.matching(other, &id_key(2)).count(), 1);
+        let gone = delta(&[(2, Some(5), -1)]);
+        let bytes = rows(&held, &gone);
+        held.change_rows(gone, bytes, Some(vec![Move { old: Some(0), new: None }])).expect("its columns");
+        held.fold();
+        assert!(held.is_empty() && held.matching(other, &id_key(2)).count() == 0);
+    }
+
+    #[test]
+    fn rows_in_doubt_and_unknown_keys() {
+        let (mut held, index) = bag();
+        let cause = Cause { reason: "why".into(), at: "".into() };
+        let faults =
+            vec![Some(Arc::new(Fault::doubt(cause.clone()))), Some(Arc::new(Fault::of_columns(vec![1], cause))), None];
+        let faulty = delta(&[(1, Some(5), 1), (2, None, 1), (3, Some(5), 1)]).with_faults(Some(faults.clone()));
+        held.change(&faulty).expect("its columns");
+        assert_eq!(held.changes()[0].key(index, 1), Key::Unknown);
+        held.fold();
+        assert_eq!(held.matches(index, &key(Some(5))), Matches { certain: 1, possible: 2 });
+        assert_eq!((held.unknown(index), held.has_faults()), (1, true));
+        let gone = delta(&[(1, Some(5), -1), (2, None, -1), (3, Some(5), -1)]).with_faults(Some(faults));
+        held.change(&gone).expect("its columns");
+        held.fold();
+        assert_eq!((held.unknown(index), held.has_faults(), held.len()), (0, false, 0));
+    }
+}

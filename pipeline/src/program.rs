@@ -712,3 +712,226 @@ fn cut(changes: &Changes, rows_max: usize) -> Vec<Changes> {
     }
     parts
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Client, INT, Kit, changes, schema};
+    use crate::{AggregateCall, AggregateKind, Dataflow};
+    use std::collections::BTreeMap;
+
+    fn counted(kit: &mut Kit, name: &str) {
+        let input = kit.all(kit.o);
+        let call = AggregateCall { kind: AggregateKind::Count, arguments: vec![], filter: None };
+        let node = kit.dataflow.group_by(
+            "by c".to_owned(),
+            &input,
+            vec![1],
+            vec![call],
+            schema(&[("c", INT), ("n", INT)]),
+            "",
+        );
+        let served = kit.all(node);
+        kit.dataflow.serve(name, &served, ProjectionKey::Derived(vec![0]));
+    }
+
+    fn serve(kit: &mut Kit, name: &str, node: crate::NodeId, key: ProjectionKey) {
+        let input = kit.all(node);
+        kit.dataflow.serve(name, &input, key);
+    }
+
+    fn flow(build: impl FnOnce(&mut Kit)) -> Dataflow {
+        let mut kit = Kit::new();
+        build(&mut kit);
+        kit.dataflow
+    }
+
+    fn apply(program: &mut Program, text: &str) {
+        let step = changes(program, text);
+        program.apply(&step).expect("a step");
+    }
+
+    /// What is published, by name.
+    fn published(program: &mut Program) -> BTreeMap<String, String> {
+        let all = program.publish().expect("an epoch");
+        let name = |id: ProjectionId| program.output(id).name.clone();
+        all.into_iter()
+            .map(|(id, published)| match published {
+                Published::Diff(parts) => (name(id), Client { rows: BTreeMap::new() }.tell(&parts)),
+                Published::KeyConflict { key } => (name(id), format!("conflict {key}")),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn only_what_is_reached_is_published() {
+        let mut program = Program::new(flow(|kit| {
+            counted(kit, "counts");
+            serve(kit, "customers", kit.c, ProjectionKey::Derived(vec![0]));
+        }))
+        .expect("a program");
+        assert!(published(&mut program).is_empty());
+        apply(&mut program, "+c(1, ann)");
+        assert_eq!(published(&mut program), [("customers".to_owned(), "+(1, ann)".to_owned())].into());
+        apply(&mut program, "+o(7, 1, 5)");
+        assert_eq!(published(&mut program), [("counts".to_owned(), "+(1, 1)".to_owned())].into());
+        assert!(published(&mut program).is_empty());
+    }
+
+    /// What is there stays, with its ids; what is new is filled; what nobody reads goes.
+    #[test]
+    fn a_program_changes_while_it_runs() {
+        let mut program = Program::new(flow(|kit| counted(kit, "counts"))).expect("a program");
+        apply(&mut program, "+o(7, 1, 5) +o(8, 1, 0)");
+        published(&mut program);
+        let (counts, orders) = (program.projection_id("counts"), program.table_id("o"));
+        let groups = |program: &Program| program.sizes().iter().filter(|(_, size)| size.name.part == "groups").count();
+        assert_eq!(groups(&program), 1);
+
+        let both = || {
+            flow(|kit| {
+                serve(kit, "orders", kit.o, ProjectionKey::Derived(vec![0]));
+                counted(kit, "counts");
+            })
+        };
+        program.reconcile(both()).expect("another dataflow");
+        assert_eq!((program.projection_id("counts"), program.table_id("o")), (counts, orders));
+        let told = published(&mut program);
+        assert_eq!(
+            told,
+            [("orders".to_owned(), "+(7, 1, 5) +(8, 1, 0)".to_owned())].into(),
+            "only what is new says what there is"
+        );
+        apply(&mut program, "+o(9, 1, 1)");
+        let told = published(&mut program);
+        assert_eq!(told["counts"], "-(1, 2) +(1, 3)");
+        assert_eq!(told["orders"], "+(9, 1, 1)");
+
+        program
+            .reconcile(flow(|kit| serve(kit, "orders", kit.o, ProjectionKey::Derived(vec![0]))))
+            .expect("another dataflow");
+        assert_eq!((program.projection_id("counts"), groups(&program)), (None, 0));
+        program.reconcile(both()).expect("another dataflow");
+        assert_ne!(program.projection_id("counts"), counts, "it begins anew");
+        assert_eq!(published(&mut program), [("counts".to_owned(), "+(1, 3)".to_owned())].into());
+    }
+
+    #[test]
+    fn a_projection_waits_for_its_tables() {
+        let mut program = Program::new(flow(|kit| {
+            counted(kit, "counts");
+            serve(kit, "customers", kit.c, ProjectionKey::Derived(vec![0]));
+        }))
+        .expect("a program");
+        let (orders, customers) = (program.table_id("o").expect("o"), program.table_id("c").expect("c"));
+        let counts = program.projection_id("counts").expect("counts");
+        assert_eq!(program.tables_of(counts), [orders].into());
+        apply(&mut program, "+c(1, ann) +o(7, 1, 5)");
+        let ready: Vec<ProjectionId> = program
+            .publish_where(|table| table == customers)
+            .expect("an epoch")
+            .into_iter()
+            .map(|(id, _)| id)
+            .collect();
+        assert_eq!(ready, [program.projection_id("customers").expect("customers")]);
+        apply(&mut program, "+o(8, 1, 5)");
+        assert_eq!(published(&mut program), [("counts".to_owned(), "+(1, 2)".to_owned())].into());
+    }
+
+    /// A declared key that two rows have stops its projection, with the key, until one is gone; that
+    /// it is over is said even when nothing else changed.
+    #[test]
+    fn a_declared_key_is_watched() {
+        let build = || flow(|kit| serve(kit, "p", kit.o, ProjectionKey::Declared(vec![1])));
+        let mut program = Program::new(build()).expect("a program");
+        let mut say = |text: &str| {
+            apply(&mut program, text);
+            published(&mut program).remove("p")
+        };
+        assert_eq!(say("+o(1, 5, 1)").as_deref(), Some("+(1, 5, 1)"));
+        assert_eq!(say("+o(2, 5, 1) +o(3, 6, 1)").as_deref(), Some("conflict c = 5"));
+        assert_eq!(say("+o(4, 6, 1)").as_deref(), Some("conflict c = 5"));
+        assert_eq!(say("-o(1) -o(4)").as_deref(), Some("-(1, 5, 1) +(2, 5, 1) +(3, 6, 1)"));
+        assert_eq!(say("+o(9, 6, 1)").as_deref(), Some("conflict c = 6"));
+        assert_eq!(say("-o(9)").as_deref(), Some(""));
+        assert_eq!(say("+c(1, ann)"), None);
+        let mut state = Vec::new();
+        apply(&mut program, "+o(9, 6, 1)");
+        program.write_state(&mut state).expect("state");
+        let mut other = Program::new(build()).expect("a program");
+        other.read_state(&state).expect("state");
+        apply(&mut other, "+o(10, 7, 1)");
+        assert_eq!(published(&mut other)["p"], "conflict c = 6", "also after a restart");
+    }
+
+    /// The old and the new row of a key stand in one part, with which is which.
+    #[test]
+    fn rows_of_a_key_are_paired() {
+        let mut program =
+            Program::new(flow(|kit| serve(kit, "p", kit.c, ProjectionKey::Derived(vec![0])))).expect("a program");
+        apply(&mut program, "+c(1, ann) +c(2, bob)");
+        published(&mut program);
+        apply(&mut program, "~c(1, eve) -c(2) +c(3, x)");
+        apply(&mut program, "~c(1, eva)");
+        let all = program.publish().expect("an epoch");
+        let [(_, Published::Diff(parts))] = &all[..] else { panic!("one diff") };
+        let rows = crate::testing::show(&parts[0].batch);
+        let row = |at: Option<u32>| at.map_or("", |at| &rows[at as usize]);
+        let mut pairs: Vec<(&str, &str)> = parts[0].pairs.iter().map(|pair| (row(pair.old), row(pair.new))).collect();
+        pairs.sort_unstable();
+        assert_eq!(pairs, [("", "(3, x)"), ("(1, ann)", "(1, eva)"), ("(2, bob)", "")]);
+    }
+
+    #[test]
+    fn changes_are_cut_between_rows_that_belong_apart() {
+        let program = Program::new(flow(|_| {})).expect("a program");
+        let mut whole = changes(&program, "<c(1) ~c(2, x)").remove(0).1;
+        whole.unchanged = vec![(1, 1)];
+        let parts = |rows_max| {
+            cut(&whole, rows_max).iter().map(|part| (part.ops.len(), part.unchanged.clone())).collect::<Vec<_>>()
+        };
+        assert_eq!(parts(1), [(2, vec![(1, 1)])], "an old key stays with its update");
+        let steps = changes(&program, "+c(1, a) +c(2, b) +c(3, c)");
+        let rows = arrow::compute::concat_batches(&steps[0].1.rows.schema(), steps.iter().map(|(_, step)| &step.rows))
+            .expect("rows");
+        whole = Changes { rows, ops: vec![Op::Insert, Op::OldKey, Op::Update], unchanged: vec![(2, 1)] };
+        let parts = |rows_max| {
+            cut(&whole, rows_max).iter().map(|part| (part.ops.clone(), part.unchanged.clone())).collect::<Vec<_>>()
+        };
+        assert_eq!(parts(2), [(vec![Op::Insert], vec![]), (vec![Op::OldKey, Op::Update], vec![(1, 1)])]);
+        assert_eq!(parts(3).len(), 1);
+    }
+
+    /// A transaction of more rows than a step is cut up, and is one epoch all the same.
+    #[test]
+    fn a_large_transaction_is_one_epoch() {
+        let mut program = Program::new(flow(|kit| counted(kit, "counts"))).expect("a program");
+        let rows = STEP_ROWS_MAX * 2 + 5;
+        let ints = |of: fn(i64) -> i64| -> arrow::array::ArrayRef {
+            std::sync::Arc::new(
+                (0..i64::try_from(rows).unwrap_or_default()).map(of).collect::<arrow::array::Int64Array>(),
+            )
+        };
+        let batch = RecordBatch::try_from_iter_with_nullable([
+            ("id", ints(|i| i), true),
+            ("c", ints(|_| 1), true),
+            ("n", ints(|i| i), true),
+        ]);
+        let changes = Changes { rows: batch.expect("orders"), ops: vec![Op::Insert; rows], unchanged: Vec::new() };
+        let table = program.table_id("o").expect("orders");
+        program.apply(&[(table, changes)]).expect("steps");
+        assert_eq!(program.table_rows(table), rows);
+        assert_eq!(published(&mut program)["counts"], format!("+(1, {rows})"));
+    }
+
+    #[test]
+    fn state_notes_what_changes() {
+        let mut program = Program::new(flow(|kit| counted(kit, "counts"))).expect("a program");
+        assert_eq!(program.mark_state(), 0);
+        apply(&mut program, "+o(1, 1, 1) +o(2, 1, 1)");
+        assert_eq!(program.mark_state(), 3, "two orders and a group");
+        assert_eq!(program.mark_state(), 0);
+        assert!(program.sizes().iter().any(|(label, size)| label == "table o" && size.rows == 2 && size.bytes > 0));
+        assert!(program.explain(program.projection_id("counts").expect("counts")).contains("table o  delta  2 rows"));
+    }
+}

@@ -667,3 +667,191 @@ pub(crate) fn normalise(array: &ArrayRef) -> ArrayRef {
         _ => Arc::clone(array),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::Cause;
+    use arrow::array::{
+        BinaryArray, BinaryViewArray, Date32Array, Decimal128Array, FixedSizeBinaryArray, Float32Array, Float64Array,
+        Int8Array, Int64Array, LargeBinaryArray, LargeStringArray, ListArray, StringArray, StringViewArray,
+        TimestampMicrosecondArray,
+    };
+    use arrow::datatypes::{Field, Int64Type, Schema};
+
+    /// Three rows of every kind of column: a value, NULL, another value.
+    fn everything() -> RecordBatch {
+        let bytes = [Some(&b"ab"[..]), None, Some(b"")];
+        let lists = ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1), None]), None, Some(vec![])]);
+        let fixed =
+            FixedSizeBinaryArray::try_from_sparse_iter_with_size([Some(b"xy"), None, Some(b"zz")].into_iter(), 2);
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("i64", Arc::new(Int64Array::from(vec![Some(7), None, Some(-1)]))),
+            ("text", Arc::new(StringArray::from(vec![Some("ann"), None, Some("")]))),
+            ("bool", Arc::new(BooleanArray::from(vec![Some(true), None, Some(false)]))),
+            ("i8", Arc::new(Int8Array::from(vec![Some(-7), None, Some(1)]))),
+            ("null", Arc::new(NullArray::new(3))),
+            ("date", Arc::new(Date32Array::from(vec![Some(1), None, Some(-1)]))),
+            (
+                "numeric",
+                Arc::new(
+                    Decimal128Array::from(vec![Some(5), None, Some(-5)])
+                        .with_precision_and_scale(10, 2)
+                        .expect("digits"),
+                ),
+            ),
+            ("at", Arc::new(TimestampMicrosecondArray::from(vec![Some(1), None, Some(2)]).with_timezone("UTC"))),
+            ("f64", Arc::new(Float64Array::from(vec![Some(0.5), None, Some(0.0)]))),
+            ("f32", Arc::new(Float32Array::from(vec![Some(0.5), None, Some(0.0)]))),
+            ("bytes", Arc::new(BinaryArray::from_iter(bytes))),
+            ("large bytes", Arc::new(LargeBinaryArray::from_iter(bytes))),
+            ("large text", Arc::new(LargeStringArray::from(vec![Some("é"), None, Some("x")]))),
+            ("text view", Arc::new(StringViewArray::from_iter([Some("longer than twelve bytes"), None, Some("x")]))),
+            ("bytes view", Arc::new(BinaryViewArray::from_iter(bytes))),
+            ("fixed bytes", Arc::new(fixed.expect("two bytes each"))),
+            ("list", Arc::new(lists)),
+        ];
+        let fields = columns.iter().map(|(name, array)| Field::new(*name, array.data_type().clone(), true));
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        RecordBatch::try_new(schema, columns.into_iter().map(|(_, array)| array).collect()).expect("three rows")
+    }
+
+    #[test]
+    fn every_type_comes_back() {
+        let batch = everything();
+        let codec = RowCodec::whole(&batch.schema()).expect("a codec");
+        let rows = codec.encode(&batch).expect("rows");
+        let all: Vec<&[u8]> = rows.iter().collect();
+        assert_eq!(codec.decode_batch(&batch.schema(), &all).expect("a batch"), batch);
+        let backwards: Vec<&[u8]> = all.iter().rev().copied().collect();
+        assert_eq!(&codec.decode_column(&backwards, 1).expect("a column"), &{
+            let texts: ArrayRef = Arc::new(StringArray::from(vec![Some(""), None, Some("ann")]));
+            texts
+        });
+        assert!((0..17).all(|column| codec.is_null(rows.row(1), column)), "all of the second row");
+        assert!((0..17).all(|column| codec.is_null(rows.row(0), column) == (column == 4)), "none but the type of NULL");
+        let nothing = codec.decode(&[&*codec.null_row()]).expect("a row of NULLs");
+        assert!(nothing.iter().all(|array| array.len() == 1 && array.logical_null_count() == 1));
+    }
+
+    /// A NULL is its own value, whatever lies below it in the array.
+    #[test]
+    fn what_lies_below_a_null_does_not_count() {
+        let nulls = |valid: bool| Some(NullBuffer::from(vec![valid]));
+        let of = |value: i64, valid| -> ArrayRef { Arc::new(Int64Array::new(vec![value].into(), nulls(valid))) };
+        let row = |array: ArrayRef| {
+            let batch = RecordBatch::try_from_iter_with_nullable([("n", array, true)]).expect("a row");
+            RowCodec::whole(&batch.schema()).and_then(|codec| codec.encode(&batch)).expect("a row").row(0).to_vec()
+        };
+        assert_eq!(row(of(7, false)), row(of(8, false)));
+        assert_ne!(row(of(7, true)), row(of(8, true)));
+        assert_ne!(row(of(0, true)), row(of(0, false)));
+    }
+
+    #[test]
+    fn texts_that_differ_only_in_where_they_are_cut_differ() {
+        let row = |a: &str, b: &str| {
+            let text = |text: &str| -> ArrayRef { Arc::new(StringArray::from(vec![text])) };
+            let batch = RecordBatch::try_from_iter([("a", text(a)), ("b", text(b))]).expect("a row");
+            RowCodec::whole(&batch.schema()).and_then(|codec| codec.encode(&batch)).expect("a row").row(0).to_vec()
+        };
+        assert_ne!(row("ab", "c"), row("a", "bc"));
+        assert_eq!(row("ab", "c"), row("ab", "c"));
+    }
+
+    /// A key that is cut out of a row is the key that would have been encoded.
+    #[test]
+    fn keys_are_cut_out_of_rows() {
+        let batch = everything();
+        let whole = RowCodec::whole(&batch.schema()).expect("a codec");
+        let rows = whole.encode(&batch).expect("rows");
+        for columns in [vec![], vec![0], vec![1], vec![16, 1, 0], vec![2, 4, 10, 12], (0..17).rev().collect()] {
+            let codec = RowCodec::new(&batch.schema(), &columns).expect("a codec");
+            let keys = codec.encode(&batch).expect("keys");
+            let mut key = vec![9; 3];
+            for row in 0..3 {
+                whole.project(rows.row(row), &columns, &codec, &mut key);
+                assert_eq!(key, keys.row(row), "row {row}, columns {columns:?}");
+                for other in 0..3 {
+                    let is_same = keys.row(row) == keys.row(other);
+                    assert_eq!(
+                        whole.has_key(rows.row(row), &columns, &codec, keys.row(other)),
+                        is_same,
+                        "{columns:?} {row} {other}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_is_patched_with_columns_of_another() {
+        let batch = everything();
+        let codec = RowCodec::whole(&batch.schema()).expect("a codec");
+        let rows = codec.encode(&batch).expect("rows");
+        let mut patched = Vec::new();
+        codec.patch(rows.row(0), rows.row(2), &[1, 2, 16], &mut patched);
+        let decoded = codec.decode(&[&patched]).expect("a row");
+        for (column, array) in decoded.iter().enumerate() {
+            let from = if [1, 2, 16].contains(&column) { 2 } else { 0 };
+            assert_eq!(array, &batch.column(column).slice(from, 1), "column {column}");
+        }
+    }
+
+    /// A fault follows its row's bytes, and a row without one is no wider for it.
+    #[test]
+    fn a_fault_stands_behind_its_row() {
+        let batch = everything();
+        let codec = RowCodec::whole(&batch.schema()).expect("a codec");
+        let fault = Arc::new(Fault::of_columns(vec![3], Cause { reason: "why".into(), at: "id = 7".into() }));
+        let faults: Faults = vec![None, Some(Arc::clone(&fault)), None];
+        let (plain, rows) =
+            (codec.encode(&batch).expect("rows"), codec.encode_faulty(&batch, Some(&faults)).expect("rows"));
+        assert_eq!((plain.row(0), plain.row(2)), (rows.row(0), rows.row(2)));
+        assert!(is_faulty(rows.row(1)) && !is_faulty(plain.row(1)) && !is_faulty(rows.row(0)));
+        assert_eq!((codec.fault(rows.row(1)), codec.fault(rows.row(0))), (Some(fault), None));
+        let all: Vec<&[u8]> = rows.iter().collect();
+        assert_eq!(codec.faults(&all).map(|all| all == faults), Some(true));
+        assert_eq!(codec.faults(&all[..1]), None);
+        assert_eq!(codec.decode_batch(&batch.schema(), &all).expect("a batch"), batch);
+        let ints = RowCodec::new(&batch.schema(), &[0]).expect("a codec");
+        let faulty = ints.encode_faulty(&batch, Some(&faults)).expect("rows");
+        assert!(
+            ints.fault(faulty.row(1)).is_some() && ints.fault(faulty.row(2)).is_none(),
+            "also where no value is long"
+        );
+    }
+
+    #[test]
+    fn both_zeros_and_all_nans_are_one() {
+        let other_nan = f64::from_bits(f64::NAN.to_bits() | 1 << 63 | 7);
+        let doubles: ArrayRef = Arc::new(Float64Array::from(vec![0.0, -0.0, f64::NAN, other_nan]));
+        let singles: ArrayRef = Arc::new(Float32Array::from(vec![0.0, -0.0, f32::NAN, -f32::NAN]));
+        for array in [doubles, singles] {
+            let batch = RecordBatch::try_from_iter([("x", array)]).expect("four rows");
+            let rows = RowCodec::whole(&batch.schema()).and_then(|codec| codec.encode(&batch)).expect("rows");
+            assert_eq!((rows.row(0), rows.row(2)), (rows.row(1), rows.row(3)));
+            assert_ne!(rows.row(0), rows.row(2));
+            let order = OrderCodec::new(&batch.schema(), &[(0, SortOptions::default())]).expect("an order");
+            let keys = order.encode(&batch).expect("keys");
+            assert_eq!((keys.row(0), keys.row(2)), (keys.row(1), keys.row(3)));
+            assert!(keys.row(1) < keys.row(2));
+        }
+    }
+
+    #[test]
+    fn an_order_of_nothing_has_its_rows() {
+        let batch = everything();
+        let order = OrderCodec::new(&batch.schema(), &[]).expect("an order");
+        let keys = order.encode(&batch).expect("keys");
+        assert_eq!((keys.num_rows(), keys.row(0) == keys.row(2)), (3, true));
+        assert!(order.decode([]).expect("nothing").is_empty());
+    }
+
+    #[test]
+    fn another_type_is_refused() {
+        let batch = everything();
+        let schema = Arc::new(Schema::new(vec![Field::new("i64", DataType::Utf8, true)]));
+        assert!(RowCodec::whole(&schema).and_then(|codec| codec.encode(&batch)).is_err());
+    }
+}

@@ -226,6 +226,15 @@ pub struct Client {
 }
 
 impl Client {
+    /// Tells a diff.
+    pub fn tell(&self, parts: &[DiffPart]) -> String {
+        let rows = parts.iter().flat_map(|part| show(&part.batch).into_iter().zip(part.weights.clone()));
+        let mut rows: Vec<(String, i64)> = rows.collect();
+        rows.sort();
+        let shown = rows.iter().map(|(row, weight)| if *weight > 0 { format!("+{row}") } else { format!("-{row}") });
+        shown.collect::<Vec<_>>().join(" ")
+    }
+
     /// Takes in a diff and tells it; holds it to what is promised of one.
     pub fn take(&mut self, parts: &[DiffPart]) -> String {
         let mut told: BTreeMap<String, i64> = BTreeMap::new();
