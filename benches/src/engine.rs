@@ -39,6 +39,15 @@ const QUERIES: [(&str, &str); 4] = [
 const AGGREGATE: (&str, &str) =
     ("aggregate", "SELECT customer_id, count(*) AS n, sum(amount) AS total FROM orders GROUP BY customer_id");
 
+/// Projections over another table beside the one that is measured: they are to cost nothing.
+const OTHERS: usize = 500;
+
+fn other(i: usize) -> String {
+    format!(
+        "CREATE MATERIALIZED VIEW other_{i} AS SELECT region, count(*) AS n FROM customers WHERE id % 1000 = {i} GROUP BY region;"
+    )
+}
+
 fn orders_schema() -> SchemaRef {
     let fields = ["id", "customer_id", "amount"].map(|name| Field::new(name, DataType::Int64, true));
     Arc::new(Schema::new(
@@ -78,13 +87,18 @@ fn region_of(customer: i64) -> String {
     format!("region {}", customer % REGIONS)
 }
 
-fn program(name: &str, query: &str) -> Result<(Program, TableId)> {
+fn program(name: &str, query: &str, others: usize) -> Result<(Program, TableId)> {
     let folder = tempfile::tempdir()?;
     let table =
         |name: &str| format!("CREATE TABLE {name} WITH (connector = 'postgres', url = 'postgres://nowhere/x');\n");
     fs::write(
         folder.path().join("a.sql"),
-        format!("{}{}CREATE MATERIALIZED VIEW {name} AS {query};", table("orders"), table("customers")),
+        format!(
+            "{}{}CREATE MATERIALIZED VIEW {name} AS {query};{}",
+            table("orders"),
+            table("customers"),
+            (0..others).map(other).collect::<String>()
+        ),
     )?;
     let mut wrong = Diagnostics::default();
     let project = Project::load(folder.path(), &|_| None, &mut wrong);
@@ -173,7 +187,7 @@ pub fn run() -> Result<()> {
     let mut figures = Vec::new();
     println!("median µs per epoch on {ORDERS} orders and {CUSTOMERS} customers; changed rows: 1, 100, 10,000");
     for (name, query) in QUERIES.iter().chain([&AGGREGATE]) {
-        let (mut program, table) = program(name, query)?;
+        let (mut program, table) = program(name, query, 0)?;
         let mut line = format!("{name:24}");
         for (changed, times) in [(1, 20_000), (100, 1000), (10_000, 30)] {
             let micros = epochs(&mut program, table, changed, times)?;
@@ -182,6 +196,11 @@ pub fn run() -> Result<()> {
         }
         println!("{line}");
     }
+    let (name, query) = QUERIES[2];
+    let (mut program, table) = program(name, query, OTHERS)?;
+    let micros = epochs(&mut program, table, 1, 20_000)?;
+    println!("{:24} {micros:12.2}", format!("beside {OTHERS} others"));
+    figures.push((format!("engine_{name}_1_change_beside_{OTHERS}"), micros));
     let mut bare = Bare::new();
     let mut line = format!("{:24}", "bare hash map");
     for (changed, times) in [(1_i64, 20_000_i64), (100, 1000), (10_000, 30)] {

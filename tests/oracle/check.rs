@@ -14,8 +14,6 @@ use crate::tables::{Mood, Tables, schema_of, split};
 
 /// Queries planned into one program, so that they share what they can.
 const QUERIES_PER_SEED: usize = 3;
-/// While something fails, an answer is held against all worlds after each so many transactions.
-const WORLDS_EVERY: u64 = 2;
 /// Of each so many transactions in a seed with faults, the last [`MENDED_FOR`] are without.
 const PHASE: u64 = 10;
 const MENDED_FOR: u64 = 4;
@@ -31,6 +29,10 @@ pub fn queries_of(seed: u64, can_fail: bool) -> Vec<Query> {
             1 => !can_fail || query.can_fail(),
             _ => !can_fail || (query.can_fail() && !query.is_monotone()),
         };
+        // Which columns are unique shows in few queries, so that every other seed has such a one.
+        if i == 0 && seed.is_multiple_of(2) {
+            return generator.keyed();
+        }
         std::iter::repeat_with(|| generator.query()).find(is_wanted).expect("an endless stream")
     };
     (0..QUERIES_PER_SEED).map(query).collect()
@@ -109,7 +111,7 @@ pub fn simulate(seed: u64, transactions: u64, can_fail: bool) {
                 && (0..TABLES.len()).any(|table| query.reads(TABLES[table].0) && tables.is_failing(table));
             if !may_fail_now {
                 served.is_the_answer(&mut batch);
-            } else if transaction % WORLDS_EVERY == 0 {
+            } else {
                 served.holds_in_every_world(&mut batch, &tables);
             }
         }

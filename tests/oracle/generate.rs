@@ -708,13 +708,23 @@ impl Queries {
 
     /// Joins on keys, answered by key columns of either side: what a planner concludes about which
     /// columns are unique, or equal to which, shows here.
-    fn keyed(&mut self) -> Query {
+    pub fn keyed(&mut self) -> Query {
         let (mut from, key, mut columns) = self.keyed_leaf();
         if self.rng.bool() {
-            // The plainest of them: key on key, and nothing that hides a row.
-            let (right, right_key, _) = self.keyed_leaf();
-            let kind = *self.pick(&["LEFT JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "FULL JOIN"]);
-            write!(from, " {kind} {right} ON {} = {}", key.name, right_key.name).expect("text");
+            // The plainest of them: one join, and nothing that hides a row.
+            let (right, right_key, right_columns) = self.keyed_leaf();
+            let kind = *self.pick(&["JOIN", "LEFT JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "FULL JOIN"]);
+            let mut some_int = |columns: &[Column]| {
+                let ints: Vec<_> = columns.iter().filter(|column| column.data_type == Type::Int).cloned().collect();
+                self.pick(&ints).name.clone()
+            };
+            let (some_own, some_theirs) = (some_int(&columns), some_int(&right_columns));
+            let (own, theirs) = match self.rng.u32(..4) {
+                0 => (some_own, right_key.name.clone()),
+                1 => (key.name.clone(), some_theirs),
+                _ => (key.name.clone(), right_key.name.clone()),
+            };
+            write!(from, " {kind} {right} ON {own} = {theirs}").expect("text");
             let keys = match self.rng.u32(..3) {
                 0 => vec![key],
                 1 => vec![right_key],

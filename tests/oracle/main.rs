@@ -16,9 +16,10 @@
 //! be told from *possible worlds*: the same query, by its text, with one arbitrary answer or
 //! another put in the place of what fails. What is served must be in the answer of each world,
 //! since no failure may change it; what is in all of them and not served must be visibly withheld;
-//! what comes of rows that do not fail must be served where the query is one that only adds up
-//! (`WHERE`, inner joins, `UNION ALL`, sums by group); and once the rows that fail are mended, the
-//! answer is that of the batch and nothing is withheld. `ORACLE_FAULTS=0` leaves all this out.
+//! what comes of rows that do not fail must be served where rows only add up (`WHERE`, inner joins,
+//! `UNION ALL`), and a sum in its range beside one that is not; and once the rows that fail are
+//! mended, the answer is that of the batch and nothing is withheld. `ORACLE_FAULTS=0` leaves all
+//! this out.
 //!
 //! A failure prints its seed; `ORACLE_SEED=… cargo xtask test oracle` runs that one alone. Beside
 //! the seeds that are always the same run some that are new each time; they replay like the rest.

@@ -14,7 +14,7 @@
 //! whose *key* is not known may match anything: it stands for all its pairs as one row in doubt,
 //! and makes a match possible for every key of the other side.
 //!
-//! The work of a step is planned as a list of [`Item`]s (small, whatever they expand to) and worked
+//! The work of a step is planned as a list of items (small, whatever they expand to) and worked
 //! off in pieces of bounded size, so that one row that joins with a million costs no more memory at
 //! a time than any other.
 

@@ -18,7 +18,7 @@ use arrow::error::ArrowError;
 
 use crate::arrangement::Arrangement;
 use crate::delta::{Delta, pieces, repeated, take_rows};
-use crate::expr::{Recompute, caught};
+use crate::expr::{ExprError, Recompute, caught};
 use crate::fault::{Cause, Fault};
 use crate::operator::{Failure, Operator, View, When};
 use crate::program::Step;
@@ -75,12 +75,12 @@ impl Whole {
         let causes = self.causes(state);
         let mut answer = BTreeMap::new();
         let failed = if causes.is_empty() {
-            let inputs = self
-                .inputs
-                .iter()
-                .map(|(rows, view)| Whole::input(state, *rows, view))
-                .collect::<Result<Vec<_>, _>>()?;
-            match caught(|| self.subplan.recompute(&inputs)) {
+            let of_input = |(rows, view): &(Handle<Arrangement>, View)| Whole::input(state, *rows, view);
+            // More text than an array can hold is no mistake of ours, but more than can be answered for.
+            let inputs = self.inputs.iter().map(of_input).collect::<Result<Vec<_>, _>>();
+            let answered =
+                inputs.map_err(ExprError::from).and_then(|inputs| caught(|| self.subplan.recompute(&inputs)));
+            match answered {
                 Ok(batch) => {
                     let rows = self.codec.encode(&batch)?;
                     rows.iter().for_each(|row| *answer.entry(row.to_vec()).or_default() += 1);
@@ -173,7 +173,6 @@ impl Operator for Whole {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ExprError;
     use crate::testing::{INT, check, schema};
     use arrow::array::{ArrayRef, AsArray, Int64Array};
     use arrow::datatypes::Int64Type;
