@@ -23,6 +23,21 @@ pub enum Op {
 }
 
 /// Changes of one table, in the order in which they happened.
+///
+/// ```
+/// use std::sync::Arc;
+/// use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+/// use pipeline::{Changes, Op};
+///
+/// // UPDATE docs SET id = 2 WHERE id = 1, of which Postgres sent neither the old row but its key
+/// // nor the large text that did not change.
+/// let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+/// let texts: ArrayRef = Arc::new(StringArray::from(vec![None::<&str>, None]));
+/// let rows = RecordBatch::try_from_iter_with_nullable([("id", ids, true), ("body", texts, true)])?;
+/// let changes = Changes { rows, ops: vec![Op::OldKey, Op::Update], unchanged: vec![(1, 1)] };
+/// assert_eq!(changes.rows.num_rows(), changes.ops.len());
+/// # Ok::<(), arrow::error::ArrowError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Changes {
     /// A row for each op, with the table's columns.

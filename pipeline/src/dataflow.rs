@@ -86,6 +86,24 @@ pub(crate) struct Served {
 }
 
 /// What a program is to do.
+///
+/// ```
+/// use std::sync::Arc;
+/// use arrow::compute::SortOptions;
+/// use arrow::datatypes::{DataType, Field, Schema};
+/// use pipeline::table::Identity;
+/// use pipeline::Dataflow;
+///
+/// // SELECT id FROM orders ORDER BY id LIMIT 10, twice: one node.
+/// let mut dataflow = Dataflow::default();
+/// let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true)]));
+/// let orders = dataflow.table("orders", schema, Identity::Key(vec![0]));
+/// let top = |dataflow: &mut Dataflow| {
+///     let input = dataflow.all_of(orders);
+///     dataflow.top("top by id limit 10".into(), &input, vec![(0, SortOptions::default())], 0, Some(10))
+/// };
+/// assert_eq!(top(&mut dataflow), top(&mut dataflow));
+/// ```
 #[derive(Default)]
 pub struct Dataflow {
     pub(crate) nodes: Vec<Description>,

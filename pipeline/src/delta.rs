@@ -24,6 +24,18 @@ pub const PIECE_BYTES_MAX: usize = 8 << 20;
 ///
 /// A delta is a multiset: the order of its rows means nothing, and a row may stand in it several
 /// times until it is consolidated.
+///
+/// ```
+/// use std::sync::Arc;
+/// use arrow::array::{ArrayRef, RecordBatch, StringArray};
+/// use pipeline::Delta;
+///
+/// // UPDATE customers SET name = 'eve' WHERE name = 'ann'
+/// let names: ArrayRef = Arc::new(StringArray::from(vec!["ann", "eve"]));
+/// let update = Delta::new(RecordBatch::try_from_iter([("name", names)])?, vec![-1, 1]);
+/// assert_eq!(update.take(&[1])?.weights, [1]);
+/// # Ok::<(), arrow::error::ArrowError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Delta {
     /// The rows.

@@ -32,6 +32,17 @@ impl fmt::Display for Cause {
 }
 
 /// What is not known of a row.
+///
+/// ```
+/// use pipeline::fault::{Cause, Fault};
+///
+/// let cause = Cause { reason: "Divide by zero error".into(), at: "id = 7".into() };
+/// let fault = Fault::of_columns(vec![2], cause);
+/// assert_eq!(fault.to_string(), "Divide by zero error (id = 7)");
+/// assert!(fault.has_failed(2) && !fault.doubt);
+/// // Who shows only the first two columns knows all of the row.
+/// assert_eq!(fault.of_view([0, 1].into_iter()), None);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fault {
     /// Whether the row itself may not be there.

@@ -19,6 +19,12 @@ use crate::row::{EncodedRows, RowCodec, batch_of, normalise};
 use crate::state::Keyed;
 
 /// How a table tells its rows apart.
+///
+/// ```
+/// use pipeline::table::Identity;
+/// assert_eq!(Identity::Key(vec![0]).key(), Some(&[0][..]));
+/// assert_eq!(Identity::WholeRow.key(), None);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Identity {
     /// These columns are unique and never NULL.
