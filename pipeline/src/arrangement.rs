@@ -229,6 +229,8 @@ pub(crate) struct Move {
     pub(crate) old: Option<usize>,
     /// The row that comes.
     pub(crate) new: Option<usize>,
+    /// The number of the row that goes: it has been looked up already.
+    pub(crate) held: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -692,12 +694,7 @@ impl Arrangement {
         }
     }
 
-    fn fold_move(&mut self, changed: &Changed, Move { old, new }: Move) {
-        let Some((columns, codec)) = &self.rows.key else { return };
-        let mut key = Vec::new();
-        let Some(either) = old.or(new) else { return };
-        self.rows.codec.project(changed.row(either), columns, codec, &mut key);
-        let held = self.rows.held.find(&key);
+    fn fold_move(&mut self, changed: &Changed, Move { old, new, held }: Move) {
         match (held, old, new) {
             (Some(id), Some(old), Some(new)) => {
                 // Rows of one key: an index that does not see the difference is left alone.
@@ -724,6 +721,9 @@ impl Arrangement {
                 self.rows.held.remove(id);
             }
             (None, None, Some(new)) => {
+                let Some((columns, codec)) = &self.rows.key else { return };
+                let mut key = Vec::new();
+                self.rows.codec.project(changed.row(new), columns, codec, &mut key);
                 let id = self.rows.held.insert(&key, changed.row(new), 1);
                 for (i, index) in self.indexes.iter_mut().enumerate() {
                     if let Some(index) = index {
@@ -952,8 +952,8 @@ mod tests {
         assert!(held.is_primary(own) && !held.is_primary(other));
         let rows = |held: &Arrangement, delta: &Delta| held.codec().encode(&delta.batch).expect("rows");
         for (delta, moves) in [
-            (delta(&[(1, Some(5), 1)]), Move { old: None, new: Some(0) }),
-            (delta(&[(1, Some(5), -1), (2, Some(5), 1)]), Move { old: Some(0), new: Some(1) }),
+            (delta(&[(1, Some(5), 1)]), Move { old: None, new: Some(0), held: None }),
+            (delta(&[(1, Some(5), -1), (2, Some(5), 1)]), Move { old: Some(0), new: Some(1), held: Some(0) }),
         ] {
             let rows = rows(&held, &delta);
             held.change_rows(delta, rows, Some(vec![moves])).expect("its columns");
@@ -968,7 +968,8 @@ mod tests {
         assert_eq!(held.matching(other, &id_key(2)).count(), 1);
         let gone = delta(&[(2, Some(5), -1)]);
         let bytes = rows(&held, &gone);
-        held.change_rows(gone, bytes, Some(vec![Move { old: Some(0), new: None }])).expect("its columns");
+        held.change_rows(gone, bytes, Some(vec![Move { old: Some(0), new: None, held: Some(0) }]))
+            .expect("its columns");
         held.fold();
         assert!(held.is_empty() && held.matching(other, &id_key(2)).count() == 0);
     }

@@ -179,7 +179,7 @@ impl Table {
         let mut out = NetRows::default();
         for &(old, new) in &piece.0 {
             if self.identity.key().is_some() {
-                out.replace(old.map(|id| held.row(id)), new.map(|id| copy.payload(id)));
+                out.replace(old.map(|id| (id, held.row(id))), new.map(|id| copy.payload(id)));
             } else {
                 let row = new.map_or_else(|| old.map_or(&[][..], |id| held.row(id)), |id| copy.key(id));
                 out.count(row, new.map_or(0, |id| *copy.value(id)) - old.map_or(0, |id| held.count(id)));
@@ -214,6 +214,8 @@ type Place = (usize, usize);
 struct KeyedStep<'a> {
     held: &'a Arrangement,
     keys: Vec<EncodedRows>,
+    /// The row held under each key, looked up all at once: misses of the cache overlap then.
+    found: Vec<Vec<Option<u32>>>,
     rows: Vec<EncodedRows>,
     touched: Vec<Touched>,
     by_key: HashTable<usize>,
@@ -241,6 +243,7 @@ impl<'a> KeyedStep<'a> {
         KeyedStep {
             held,
             keys: Vec::new(),
+            found: Vec::new(),
             rows: Vec::new(),
             touched: Vec::new(),
             by_key: HashTable::new(),
@@ -257,7 +260,7 @@ impl<'a> KeyedStep<'a> {
         if let Some(&found) = self.by_key.find(hash, |&i| keys[touched[i].key.0].row(touched[i].key.1) == key) {
             return found;
         }
-        let held = self.held.find(key);
+        let held = self.found[place.0][place.1];
         let now = if self.truncated { Now::Gone } else { Now::AsHeld };
         self.touched.push(Touched { key: place, held, now });
         let (keys, touched, hasher) = (&self.keys, &self.touched, &self.hasher);
@@ -279,9 +282,14 @@ impl<'a> KeyedStep<'a> {
         let codec =
             self.held.key_codec().ok_or_else(|| ArrowError::InvalidArgumentError("a table with a key".to_owned()))?;
         for changes in changes {
-            self.keys.push(codec.encode(&changes.rows)?);
+            let keys = codec.encode(&changes.rows)?;
+            self.found.push(keys.iter().map(|key| self.held.find(key)).collect());
+            self.keys.push(keys);
             self.rows.push(self.held.codec().encode(&changes.rows)?);
         }
+        let ops: usize = self.keys.iter().map(EncodedRows::len).sum();
+        self.touched.reserve(ops);
+        self.by_key.reserve(ops, |_| 0);
         // What updates left out is filled in from the row as it is at that moment.
         self.rows.push(EncodedRows::default());
         for (batch, changes) in changes.iter().enumerate() {
@@ -343,7 +351,7 @@ impl<'a> KeyedStep<'a> {
         cut.into_iter()
             .map(|piece| {
                 let delta = Delta::inserts(batch.slice(piece.start, piece.len())).net();
-                let moves = (0..piece.len()).map(|new| Move { old: None, new: Some(new) }).collect();
+                let moves = (0..piece.len()).map(|new| Move { old: None, new: Some(new), held: None }).collect();
                 let mut encoded = EncodedRows::default();
                 piece.for_each(|i| encoded.push(rows.row(i)));
                 Ok(TableDelta { delta, rows: encoded, moves: Some(moves) })
@@ -354,8 +362,8 @@ impl<'a> KeyedStep<'a> {
     fn net(&self) -> Result<Vec<TableDelta>, ArrowError> {
         let mut out = NetRows::default();
         for (i, touched) in self.touched.iter().enumerate() {
-            let (old, new) = (touched.held.map(|id| self.held.row(id)), self.row_now(i));
-            if old != new {
+            let (old, new) = (touched.held.map(|id| (id, self.held.row(id))), self.row_now(i));
+            if old.map(|(_, row)| row) != new {
                 out.replace(old, new);
             }
         }
@@ -365,7 +373,7 @@ impl<'a> KeyedStep<'a> {
             self.held
                 .ids()
                 .filter(|id| !touched.contains(id))
-                .for_each(|id| out.replace(Some(self.held.row(id)), None));
+                .for_each(|id| out.replace(Some((id, self.held.row(id))), None));
         }
         out.pieces(self.held)
     }
@@ -496,7 +504,7 @@ struct NetRows<'a> {
 
 impl<'a> NetRows<'a> {
     /// The row of a key that goes, and the one that comes.
-    fn replace(&mut self, old: Option<&'a [u8]>, new: Option<&'a [u8]>) {
+    fn replace(&mut self, old: Option<(u32, &'a [u8])>, new: Option<&'a [u8]>) {
         let mut push = |row: Option<&'a [u8]>, weight: i64| {
             row.map(|row| {
                 self.rows.push(row);
@@ -504,7 +512,7 @@ impl<'a> NetRows<'a> {
                 self.rows.len() - 1
             })
         };
-        let each = Move { old: push(old, -1), new: push(new, 1) };
+        let each = Move { old: push(old.map(|(_, row)| row), -1), new: push(new, 1), held: old.map(|(id, _)| id) };
         if each.old.is_some() || each.new.is_some() {
             self.moves.push(each);
         }
@@ -535,9 +543,11 @@ impl<'a> NetRows<'a> {
                 // Each move's rows lie side by side, and moves in order.
                 let start = moves.iter().find_map(|each| each.old.or(each.new)).unwrap_or(0);
                 let end = moves.iter().rev().find_map(|each| each.new.or(each.old)).map_or(start, |last| last + 1);
-                let shifted = moves
-                    .iter()
-                    .map(|each| Move { old: each.old.map(|i| i - start), new: each.new.map(|i| i - start) });
+                let shifted = moves.iter().map(|each| Move {
+                    old: each.old.map(|i| i - start),
+                    new: each.new.map(|i| i - start),
+                    ..*each
+                });
                 delta_of(held, &self.rows[start..end], self.weights[start..end].to_vec(), Some(shifted.collect()))
             })
             .collect()
