@@ -463,7 +463,11 @@ impl Arrangement {
     /// How many rows whose key is not known there are.
     #[must_use]
     pub fn unknown(&self, index: IndexId) -> i64 {
-        self.unknown_rows(index).map(|(_, count)| count).sum()
+        match &self.at(index).unknown {
+            None => 0,
+            Some(Group::One(id)) => *self.rows.held.value(*id),
+            Some(Group::More(members)) => members.total,
+        }
     }
 
     /// How many rows are under a key at the end of the step before.

@@ -14,7 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Causes that one fault repeats; the rest would tell nobody more.
-const CAUSES_MAX: usize = 4;
+pub(crate) const CAUSES_MAX: usize = 4;
 
 /// Why something failed, and at which row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

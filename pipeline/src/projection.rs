@@ -99,6 +99,8 @@ pub(crate) struct Projection {
     /// What changed since the last publication.
     unpublished: Vec<Delta>,
     unpublished_rows: usize,
+    /// Whether any of it takes a row away: what only comes need not be consolidated.
+    some_go: bool,
     /// Rows at which what is unpublished is consolidated, so that a projection that can't be
     /// published holds no more than its rows.
     consolidate_at: usize,
@@ -115,7 +117,7 @@ pub(crate) struct Projection {
 }
 
 /// Unpublished rows that are let be.
-const CONSOLIDATE_ROWS_MIN: usize = 1 << 20;
+const CONSOLIDATE_ROWS_MIN: usize = if cfg!(test) { 8 } else { 1 << 20 };
 
 /// Withheld rows that are told in order.
 const SORTED_ROWS_MAX: usize = 10_000;
@@ -135,6 +137,7 @@ impl Projection {
             key_codec,
             unpublished: Vec::new(),
             unpublished_rows: 0,
+            some_go: false,
             consolidate_at: CONSOLIDATE_ROWS_MIN,
             keys,
             withheld,
@@ -192,11 +195,13 @@ impl Projection {
             }
         }
         self.unpublished_rows += delta.len();
+        self.some_go |= delta.weights.iter().any(|weight| *weight < 0);
         self.unpublished.push(delta);
-        if self.unpublished_rows > self.consolidate_at
-            && self.unpublished.iter().any(|delta| delta.weights.iter().any(|weight| *weight < 0))
-        {
-            let parts = self.consolidated()?;
+        if self.unpublished_rows > self.consolidate_at && self.some_go {
+            // Not by key: in the middle of a step, or in a conflict, a key may have several rows.
+            let rows =
+                self.unpublished.iter().map(|delta| self.codec.encode(&delta.batch)).collect::<Result<Vec<_>, _>>()?;
+            let parts = self.parts(&rows, &self.net_rows(&rows))?;
             self.unpublished = parts.into_iter().map(|part| Delta::new(part.batch, part.weights)).collect();
             self.unpublished_rows = self.unpublished.iter().map(Delta::len).sum();
             self.consolidate_at = CONSOLIDATE_ROWS_MIN.max(self.unpublished_rows * 2);
@@ -212,7 +217,7 @@ impl Projection {
         }
         let parts = self.consolidated()?;
         self.unpublished.clear();
-        self.unpublished_rows = 0;
+        (self.unpublished_rows, self.some_go) = (0, false);
         self.consolidate_at = CONSOLIDATE_ROWS_MIN;
         let was_in_conflict = std::mem::take(&mut self.was_in_conflict);
         Ok((!parts.is_empty() || was_in_conflict).then_some(Published::Diff(parts)))
@@ -253,11 +258,7 @@ impl Projection {
         let rows =
             self.unpublished.iter().map(|delta| self.codec.encode(&delta.batch)).collect::<Result<Vec<_>, _>>()?;
         let survivors = if is_net { self.all_rows() } else { self.net_rows(&rows) };
-        let Some(codec) = &self.key_codec else {
-            let size = |&((delta, row), _): &(Place, i64)| rows[delta].row(row).len();
-            let cut = pieces(survivors.iter().map(size));
-            return cut.into_iter().map(|piece| self.part(&survivors[piece], Vec::new())).collect();
-        };
+        let Some(codec) = &self.key_codec else { return self.parts(&rows, &survivors) };
         let keys = self.unpublished.iter().map(|delta| codec.encode(&delta.batch)).collect::<Result<Vec<_>, _>>()?;
         let pairs = paired(&survivors, &keys);
         let size = |pair: &[Option<(Place, i64)>; 2]| {
@@ -279,6 +280,13 @@ impl Projection {
                 self.part(&flat, places)
             })
             .collect()
+    }
+
+    /// These rows as parts of bounded size.
+    fn parts(&self, rows: &[EncodedRows], survivors: &[(Place, i64)]) -> Result<Vec<DiffPart>, ArrowError> {
+        let size = |&((delta, row), _): &(Place, i64)| rows[delta].row(row).len();
+        let cut = pieces(survivors.iter().map(size));
+        cut.into_iter().map(|piece| self.part(&survivors[piece], Vec::new())).collect()
     }
 
     fn all_rows(&self) -> Vec<(Place, i64)> {
@@ -399,7 +407,9 @@ fn paired(rows: &[(Place, i64)], keys: &[EncodedRows]) -> Vec<[Option<(Place, i6
         if slot == pairs.len() {
             pairs.push([None, None]);
         }
-        pairs[slot][usize::from(weight > 0)] = Some(((delta, row), weight));
+        let place = &mut pairs[slot][usize::from(weight > 0)];
+        debug_assert!(place.is_none(), "at the end of an epoch a key has one old row and one new");
+        *place = Some(((delta, row), weight));
     }
     pairs
 }

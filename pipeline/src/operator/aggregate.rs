@@ -34,10 +34,10 @@ use arrow::error::ArrowError;
 use hashbrown::HashMap;
 use hashbrown::hash_map::EntryRef;
 
-use crate::delta::{Delta, PIECE_ROWS_MAX, repeated};
+use crate::delta::{Delta, pieces, repeated};
 use crate::exact::ExactSum;
 use crate::expr::{Aggregate, ExprError, caught};
-use crate::fault::{Cause, Fault, Faults};
+use crate::fault::{CAUSES_MAX, Cause, Fault, Faults};
 use crate::operator::{Failure, Operator, View, When};
 use crate::program::Step;
 use crate::row::{OrderCodec, RowBytes, RowCodec, UNKNOWN_KEY, batch_of};
@@ -141,6 +141,17 @@ enum Answer {
     Array(ArrayEq),
     /// It has none that is known.
     Failed,
+}
+
+impl Answer {
+    /// Bytes of its own.
+    fn bytes(&self) -> usize {
+        match self {
+            Answer::Bytes(value) => value.len(),
+            Answer::Array(array) => array.0.get_array_memory_size(),
+            _ => 0,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -647,12 +658,13 @@ impl GroupBy {
         fn of(group: Option<&Group>) -> Option<&BTreeMap<Cause, i64>> {
             group.and_then(|group| group.faults.as_ref()).map(|faults| &faults.causes)
         }
-        let mut causes: BTreeMap<&Cause, i64> = BTreeMap::new();
-        for (cause, count) in of(held).into_iter().chain(of(change)).flatten() {
-            *causes.entry(cause).or_default() += count;
-        }
+        // A fault repeats the least few: no more are looked for, however many rows fail.
+        let of_change = |cause: &Cause| of(change).and_then(|causes| causes.get(cause)).copied().unwrap_or(0);
+        let is_held = |cause: &Cause| of(held).is_some_and(|causes| causes.contains_key(cause));
+        let stay = of(held).into_iter().flatten().filter(|(cause, count)| **count + of_change(cause) != 0);
+        let come = of(change).into_iter().flatten().filter(|(cause, count)| **count != 0 && !is_held(cause));
         let mut causes: Vec<Cause> =
-            causes.into_iter().filter(|(_, count)| *count != 0).map(|(cause, _)| cause.clone()).collect();
+            stay.take(CAUSES_MAX).chain(come.take(CAUSES_MAX)).map(|(cause, _)| cause.clone()).collect();
         if is_any_unknown {
             causes.push(Cause {
                 reason: "a row may be of this group or of another, because its group failed".into(),
@@ -706,7 +718,10 @@ impl GroupBy {
     }
 
     fn emit(&self, rows: &[(RowBytes, i64, Row)], step: &mut Step<'_>) -> Result<(), Failure> {
-        for rows in rows.chunks(PIECE_ROWS_MAX) {
+        let size =
+            |(key, _, row): &(RowBytes, i64, Row)| key.len() + row.answers.iter().map(Answer::bytes).sum::<usize>();
+        for piece in pieces(rows.iter().map(size)) {
+            let rows = &rows[piece];
             let unknown = self.key_codec.null_row();
             let keys: Vec<&[u8]> =
                 rows.iter().map(|(key, ..)| if **key == *UNKNOWN_KEY { &*unknown } else { &**key }).collect();

@@ -131,6 +131,7 @@ impl Program {
             running.outputs.push(Some(Output { name, fingerprint, node, projection }));
             running.nodes[node].served.push(place);
             running.reached.insert(place);
+            running.withheld_changed.insert(place);
             running.image(node, &mut |running, delta| {
                 let Some(output) = &mut running.outputs[place] else { return Ok(()) };
                 output
