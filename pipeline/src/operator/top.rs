@@ -349,16 +349,13 @@ impl Top {
     }
 
     /// Whether every change lies behind the last row of a window that is full.
-    fn is_behind(&self, held: &Sorted, window: &Window) -> bool {
-        if held.faulty > 0
-            || self.changes.keys().any(|(_, row)| is_faulty(row))
-            || window.values().sum::<i64>() < self.fetch
-        {
+    fn is_behind(&self, held: &Sorted) -> bool {
+        if self.fetch == i64::MAX || held.faulty > 0 || self.changes.keys().any(|(_, row)| is_faulty(row)) {
             return false;
         }
         // The window's rows lie in order from its first; its last is as many rows on.
         let Some((first, left_out)) = &held.first else { return false };
-        let mut room = self.fetch + left_out;
+        let mut room = self.fetch.saturating_add(*left_out);
         for (key, count) in held.rows.range(first..) {
             room -= count;
             if room <= 0 {
@@ -408,10 +405,10 @@ impl Operator for Top {
     fn finish(&mut self, step: &mut Step<'_>) -> Result<(), Failure> {
         let held = step.state().get(self.rows);
         (self.first, self.before) = self.beginning(held);
-        let old = if self.fetch == 0 { Window::new() } else { self.held_window(held) };
-        if self.fetch == 0 || self.is_behind(held, &old) {
+        if self.fetch == 0 || self.is_behind(held) {
             return Ok(());
         }
+        let old = self.held_window(held);
         let is_faulty_after = held.faulty > 0 || self.changes.keys().any(|(_, row)| is_faulty(row));
         let mut window = if is_faulty_after {
             self.faulty_window(self.after(&held.rows, Bound::Unbounded))
