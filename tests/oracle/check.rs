@@ -45,6 +45,20 @@ const REOPEN_EVERY: u64 = 25;
 /// So often the program that changes is given other queries.
 const CHANGE_EVERY: u64 = 9;
 
+/// Whether DataFusion in batch has a plan for the query in every world: some subqueries it can't take
+/// apart once a value stands in the place of what fails. Those are still played, and compared with
+/// the programs beside.
+fn can_judge(batch: &mut Batch, query: &Query) -> bool {
+    WORLDS.iter().all(|world| match batch.answer(&in_world(&query.sql, *world)) {
+        Ok(_) => true,
+        Err(error) => {
+            let text = error.to_string();
+            assert!(text.contains("not implemented"), "{text}\n{}", query.sql);
+            false
+        }
+    })
+}
+
 /// Runs a series of transactions.
 pub fn simulate(seed: u64, transactions: u64, can_fail: bool) {
     let queries = queries_of(seed, can_fail);
@@ -54,6 +68,7 @@ pub fn simulate(seed: u64, transactions: u64, can_fail: bool) {
     let mut another = Changing::new(&queries, seed);
     let mut tables = Tables::default();
     let mut batch = Batch::new();
+    let is_judged: Vec<bool> = queries.iter().map(|query| can_judge(&mut batch, query)).collect();
     let changing = if queries.iter().any(|query| query.reads("v")) { TABLES.len() } else { TABLES.len() - 1 };
     for transaction in 0..transactions {
         let story = |what: &str| format!("seed {seed}, transaction {transaction}: {what}");
@@ -98,7 +113,7 @@ pub fn simulate(seed: u64, transactions: u64, can_fail: bool) {
             }
         }
         batch.load(&tables);
-        for (i, query) in queries.iter().enumerate() {
+        for (i, query) in queries.iter().enumerate().filter(|(i, _)| is_judged[*i]) {
             let served = Served {
                 story: &story("live differs from batch"),
                 query,
