@@ -20,6 +20,7 @@ mod explain; // what the nodes are, for people
 mod reconcile; // from what runs to what another dataflow describes
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -34,7 +35,7 @@ use crate::fingerprint::Fingerprint;
 use crate::operator::{Failure, Operator, When};
 use crate::projection::{Projection, ProjectionKey, Published, WithheldRow};
 use crate::state::{Handle, Size, State, StateError, StoreName};
-use crate::table::{Beside, Table, TableCopy, TableDelta};
+use crate::table::{Beside, Table, TableCopy, TableDelta, removal};
 
 /// Changed rows that go through the program in one step; more are cut up.
 const STEP_ROWS_MAX: usize = 65_536;
@@ -390,6 +391,12 @@ impl Program {
         let mut step: Vec<(TableId, Changes)> = Vec::new();
         let mut rows = 0;
         for (table, changes) in changes {
+            if changes.ops.contains(&Op::Truncate) && self.table_rows(*table) > STEP_ROWS_MAX {
+                self.step(&std::mem::take(&mut step))?;
+                rows = 0;
+                self.apply_with_truncation(*table, changes)?;
+                continue;
+            }
             if rows + changes.ops.len() <= STEP_ROWS_MAX {
                 rows += changes.ops.len();
                 step.push((*table, changes.clone()));
@@ -405,6 +412,34 @@ impl Program {
             }
         }
         self.step(&step)
+    }
+
+    /// As [`Program::apply`], of changes that take all rows of a large table: they go in steps of
+    /// bounded size.
+    fn apply_with_truncation(&mut self, id: TableId, changes: &Changes) -> Result<(), StepError> {
+        let mut start = 0;
+        for (i, op) in changes.ops.iter().enumerate() {
+            if *op == Op::Truncate {
+                self.apply(&[(id, slice(changes, start..i))])?;
+                self.truncate(id)?;
+                start = i + 1;
+            }
+        }
+        self.apply(&[(id, slice(changes, start..changes.ops.len()))])
+    }
+
+    fn truncate(&mut self, id: TableId) -> Result<(), StepError> {
+        let node = self.node(id);
+        let Some(kept) = self.running.nodes[node].kept else { return Ok(()) };
+        let ids: Vec<u32> = self.running.state.get(kept).ids().collect();
+        for ids in ids.chunks(STEP_ROWS_MAX) {
+            let held = self.running.state.get(kept);
+            for delta in removal(held, ids).map_err(|cause| self.running.failed(node)(cause.into()))? {
+                self.tell(node, delta)?;
+            }
+            self.running.end_step()?;
+        }
+        Ok(())
     }
 
     fn step(&mut self, changes: &[(TableId, Changes)]) -> Result<(), StepError> {
@@ -700,19 +735,22 @@ fn cut(changes: &Changes, rows_max: usize) -> Vec<Changes> {
         if end < changes.ops.len() && changes.ops[end - 1] == Op::OldKey {
             end = if end - 1 > start { end - 1 } else { end + 1 };
         }
-        let (first, last) = (
-            changes.unchanged.partition_point(|(row, _)| (*row as usize) < start),
-            changes.unchanged.partition_point(|(row, _)| (*row as usize) < end),
-        );
-        let shift = u32::try_from(start).expect("a batch has fewer than 2^32 rows");
-        parts.push(Changes {
-            rows: changes.rows.slice(start, end - start),
-            ops: changes.ops[start..end].to_vec(),
-            unchanged: changes.unchanged[first..last].iter().map(|(row, column)| (row - shift, *column)).collect(),
-        });
+        parts.push(slice(changes, start..end));
         start = end;
     }
     parts
+}
+
+/// Some of the changes, in order.
+fn slice(changes: &Changes, rows: Range<usize>) -> Changes {
+    let place = |row: usize| changes.unchanged.partition_point(|(at, _)| (*at as usize) < row);
+    let shift = u32::try_from(rows.start).expect("a batch has fewer than 2^32 rows");
+    let unchanged = &changes.unchanged[place(rows.start)..place(rows.end)];
+    Changes {
+        rows: changes.rows.slice(rows.start, rows.len()),
+        ops: changes.ops[rows].to_vec(),
+        unchanged: unchanged.iter().map(|(row, column)| (row - shift, *column)).collect(),
+    }
 }
 
 #[cfg(test)]
@@ -940,6 +978,21 @@ mod tests {
         program.apply(&[(table, changes)]).expect("steps");
         assert_eq!(program.table_rows(table), rows);
         assert_eq!(published(&mut program)["counts"], format!("+(1, {rows})"));
+        // All of them go in steps of bounded size too, and what comes before and after stays in order.
+        let parts = changes_of(&program, "+o(999999, 1, 1) !o(0) +o(1, 2, 2) +o(2, 2, 2)");
+        program.apply(&[(table, parts)]).expect("steps");
+        assert_eq!(
+            (program.table_rows(table), published(&mut program)["counts"].as_str()),
+            (2, &*format!("-(1, {rows}) +(2, 2)"))
+        );
+    }
+
+    /// Changes of one table, as one transaction tells them.
+    fn changes_of(program: &Program, text: &str) -> Changes {
+        let parts = changes(program, text);
+        let rows = arrow::compute::concat_batches(&parts[0].1.rows.schema(), parts.iter().map(|(_, part)| &part.rows));
+        let ops = parts.iter().flat_map(|(_, part)| part.ops.clone()).collect();
+        Changes { rows: rows.expect("one table"), ops, unchanged: Vec::new() }
     }
 
     #[test]

@@ -560,6 +560,19 @@ impl<'a> NetRows<'a> {
     }
 }
 
+/// These rows of a table as they go.
+pub(crate) fn removal(held: &Arrangement, ids: &[u32]) -> Result<Vec<TableDelta>, ArrowError> {
+    let mut out = NetRows::default();
+    for &id in ids {
+        if held.key_codec().is_some() {
+            out.replace(Some((id, held.row(id))), None);
+        } else {
+            out.count(held.row(id), -held.count(id));
+        }
+    }
+    out.pieces(held)
+}
+
 fn delta_of(
     held: &Arrangement,
     rows: &[&[u8]],
