@@ -10,7 +10,7 @@ use std::hash::BuildHasher;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashSet, HashTable};
 
 use crate::arrangement::{Arrangement, Move};
 use crate::change::{Changes, Op};
@@ -104,7 +104,7 @@ impl Table {
         match (&self.identity, held) {
             (Identity::AppendOnly, _) => self.append(changes),
             (Identity::Key(_), Some(held)) => KeyedStep::new(held).apply(self, changes),
-            (Identity::WholeRow, Some(held)) => BagStep::new(held).apply(self, changes),
+            (Identity::WholeRow, Some(held)) => BagStep::new(held).apply(changes),
             (_, None) => Err(ArrowError::InvalidArgumentError("a table that is updated keeps its rows".to_owned())),
         }
     }
@@ -368,12 +368,8 @@ impl<'a> KeyedStep<'a> {
             }
         }
         if self.truncated {
-            let touched: std::collections::HashSet<u32> =
-                self.touched.iter().filter_map(|touched| touched.held).collect();
-            self.held
-                .ids()
-                .filter(|id| !touched.contains(id))
-                .for_each(|id| out.replace(Some((id, self.held.row(id))), None));
+            let touched = self.touched.iter().filter_map(|touched| touched.held);
+            untouched(self.held, touched).for_each(|id| out.replace(Some((id, self.held.row(id))), None));
         }
         out.pieces(self.held)
     }
@@ -430,7 +426,7 @@ impl<'a> BagStep<'a> {
         }
     }
 
-    fn apply(mut self, _: &Table, changes: &[&Changes]) -> Result<Vec<TableDelta>, ArrowError> {
+    fn apply(mut self, changes: &[&Changes]) -> Result<Vec<TableDelta>, ArrowError> {
         for changes in changes {
             self.rows.push(self.held.codec().encode(&changes.rows)?);
         }
@@ -479,15 +475,9 @@ impl<'a> BagStep<'a> {
             out.count(self.rows[*batch].row(*row), *net);
         }
         if self.truncated {
-            let touched: std::collections::HashSet<u32> = self
-                .touched
-                .iter()
-                .filter_map(|((batch, row), _)| self.held.find(self.rows[*batch].row(*row)))
-                .collect();
-            self.held
-                .ids()
-                .filter(|id| !touched.contains(id))
-                .for_each(|id| out.count(self.held.row(id), -self.held.count(id)));
+            let touched =
+                self.touched.iter().filter_map(|((batch, row), _)| self.held.find(self.rows[*batch].row(*row)));
+            untouched(self.held, touched).for_each(|id| out.count(self.held.row(id), -self.held.count(id)));
         }
         out.pieces(self.held)
     }
@@ -558,6 +548,12 @@ impl<'a> NetRows<'a> {
         let moves = (!self.moves.is_empty()).then_some(self.moves);
         delta_of(held, &self.rows, self.weights, moves)
     }
+}
+
+/// The rows held that a step does not name: a truncation takes them all the same.
+fn untouched(held: &Arrangement, touched: impl Iterator<Item = u32>) -> impl Iterator<Item = u32> {
+    let touched: HashSet<u32> = touched.collect();
+    held.ids().filter(move |id| !touched.contains(id))
 }
 
 /// These rows of a table as they go.

@@ -33,7 +33,7 @@ pub use keys::SortedBy;
 
 use crate::expr::PlannedExpr;
 use keys::{below_projections, shown_order};
-use meaning::{meaning_of, meaning_on, sort_meaning};
+use meaning::{meaning_of, meaning_on};
 
 /// What a plan became.
 #[derive(Clone, Debug)]
@@ -229,9 +229,8 @@ impl Lowering {
     fn projection_over(&mut self, projection: &Projection, input: &Lowered) -> Result<Lowered> {
         let schema = projection.input.schema();
         let exprs = projection.expr.iter().map(|expr| self.physical(expr, schema)).collect::<Result<Vec<_>>>()?;
-        let shown: Vec<String> = projection.expr.iter().map(ToString::to_string).collect();
         let meaning = meaning_of(&projection.expr, schema)?;
-        self.project(format!("project {}", shown.join(", ")), input, plain(&projection.schema), exprs, &meaning)
+        self.project(format!("project {}", listed(&projection.expr)), input, plain(&projection.schema), exprs, &meaning)
     }
 
     fn union(&mut self, union: &UnionPlan) -> Result<Lowered> {
@@ -289,10 +288,9 @@ impl Lowering {
         let exprs: Vec<Box<dyn pipeline::Expr>> =
             all.into_iter().zip(with.fields()).map(|(expr, field)| boxed(expr, field.data_type().clone())).collect();
         try_exprs(&exprs, &on.schema)?;
-        let shown: Vec<String> = computed.iter().map(ToString::to_string).collect();
         let meaning = format!("all and {}", meaning_on(&computed, schema, &input.input.columns)?);
         let key = self.shown_by(input.input.node);
-        let node = self.dataflow.project(format!("compute {}", shown.join(", ")), &on, with, exprs, &meaning, &key);
+        let node = self.dataflow.project(format!("compute {}", listed(&computed)), &on, with, exprs, &meaning, &key);
         self.keys.insert(node, key);
         let view = Input {
             node,
@@ -335,7 +333,7 @@ impl Lowering {
             .zip(order)
             .map(|(&column, sort)| (column, SortOptions::new(!sort.asc, sort.nulls_first)))
             .collect();
-        let mut label = if order.is_empty() { "top".to_owned() } else { format!("top by {}", sort_meaning(order)) };
+        let mut label = if order.is_empty() { "top".to_owned() } else { format!("top by {}", listed(order)) };
         if let Some(fetch) = fetch {
             label += &format!(" limit {fetch}");
         }
@@ -361,6 +359,11 @@ impl Lowering {
         let (promised, given) = (expr.get_type(schema)?, physical.data_type(schema.as_arrow())?);
         if promised == given { Ok(physical) } else { cast(physical, schema.as_arrow(), promised) }
     }
+}
+
+/// As people write them.
+fn listed<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Some columns of a node, in another order: a view, nothing that is computed.

@@ -149,8 +149,6 @@ impl Operator for Whole {
             *changes.entry(held.key(id).to_vec()).or_default() -= held.value(id);
         }
         changes.retain(|_, weight| *weight != 0);
-        self.changes = changes;
-        let changes = std::mem::take(&mut self.changes);
         let emitted = self.emit(changes.iter().map(|(row, weight)| (&row[..], *weight)), step);
         self.changes = changes;
         emitted
@@ -173,7 +171,8 @@ impl Operator for Whole {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{INT, check, schema};
+    use crate::Input;
+    use crate::testing::{INT, Kit, check, schema};
     use arrow::array::{ArrayRef, AsArray, Int64Array};
     use arrow::datatypes::Int64Type;
     use expect_test::expect;
@@ -197,21 +196,19 @@ mod tests {
         }
     }
 
+    fn counted(kit: &mut Kit, inputs: &[Input], asked: Arc<AtomicUsize>) -> Input {
+        let schema = schema(&[("n", INT), ("sum", INT)]);
+        let node = kit.dataflow.whole("count".to_owned(), inputs, schema, Box::new(Count(asked)), "count");
+        kit.all(node)
+    }
+
     #[test]
     fn it_is_recomputed_once_an_epoch() {
         let asked = Arc::new(AtomicUsize::new(0));
         check(
             |kit| {
                 let inputs = [kit.some(kit.o, &[2])];
-                let subplan = Box::new(Count(Arc::clone(&asked)));
-                let node = kit.dataflow.whole(
-                    "count".to_owned(),
-                    &inputs,
-                    schema(&[("n", INT), ("sum", INT)]),
-                    subplan,
-                    "count",
-                );
-                kit.all(node)
+                counted(kit, &inputs, Arc::clone(&asked))
             },
             "+o(1, 1, 5) | +o(2, 1, 5) | +o(3, 1, 1); ~o(1, 2, 5); ~o(1, 2, 13); ~o(1, 2, 6); +c(1, ann)",
             &expect![[r#"
@@ -232,15 +229,7 @@ mod tests {
             |kit| {
                 let node = kit.with_quotient();
                 let inputs = [kit.some(node, &[3])];
-                let subplan = Box::new(Count(Arc::default()));
-                let node = kit.dataflow.whole(
-                    "count".to_owned(),
-                    &inputs,
-                    schema(&[("n", INT), ("sum", INT)]),
-                    subplan,
-                    "count",
-                );
-                kit.all(node)
+                counted(kit, &inputs, Arc::default())
             },
             "+o(1, 1, 5); +o(2, 1, 0); -o(2)",
             &expect![[r#"

@@ -62,11 +62,9 @@ impl Program {
                     moved.insert(was, i);
                     node.inputs = inputs;
                     (node.readers, node.served) = (Vec::new(), Vec::new());
-                    let mut newly_kept = false;
+                    let newly_kept = keeps_rows && node.kept.is_none();
                     if !keeps_rows {
                         node.kept = None;
-                    } else if node.kept.is_none() {
-                        newly_kept = true;
                     }
                     running.nodes.push(node);
                     if newly_kept {

@@ -10,7 +10,7 @@ use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 use pipeline::{AggregateCall, AggregateKind};
 
 use super::meaning::meaning_of;
-use super::{Lowered, Lowering, plain, plain_arrow};
+use super::{Lowered, Lowering, listed, plain, plain_arrow};
 use crate::expr::PlannedAggregate;
 
 struct Call {
@@ -60,11 +60,10 @@ impl Lowering {
                 filter: filter.map(|filter| columns[filter]),
             })
             .collect();
-        let show = |exprs: &[Expr]| exprs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let label = match (groups, aggregate.aggr_expr.len()) {
-            (_, 0) => format!("distinct {}", show(&aggregate.group_expr)),
-            (0, _) => format!("aggregate {}", show(&aggregate.aggr_expr)),
-            _ => format!("group by {}: {}", show(&aggregate.group_expr), show(&aggregate.aggr_expr)),
+            (_, 0) => format!("distinct {}", listed(&aggregate.group_expr)),
+            (0, _) => format!("aggregate {}", listed(&aggregate.aggr_expr)),
+            _ => format!("group by {}: {}", listed(&aggregate.group_expr), listed(&aggregate.aggr_expr)),
         };
         let meaning = meaning_of(&aggregate.aggr_expr, input_schema)?;
         let node = self.dataflow.group_by(

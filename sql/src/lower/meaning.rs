@@ -8,7 +8,6 @@ use std::fmt::Write;
 use arrow::array::RecordBatch;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result, ScalarValue};
-use datafusion::logical_expr::expr::Sort as SortExpr;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use pipeline::row::RowCodec;
 
@@ -44,11 +43,6 @@ pub fn meaning_of_plan(plan: &LogicalPlan) -> Result<String> {
         })
     })?;
     Ok(out)
-}
-
-/// As people write it.
-pub fn sort_meaning(order: &[SortExpr]) -> String {
-    order.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// The tree in the order of reading: for each node its kind, what is its own, and how many children
