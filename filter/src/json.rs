@@ -113,8 +113,11 @@ impl Reader<'_> {
         };
         let mut parts = Vec::with_capacity(items.len().min(TERMS_MAX));
         for (i, item) in items.iter().enumerate() {
-            self.count_term()?;
-            parts.push(self.at(&format!("[{i}]"), |it| it.object(item, is_negated))?);
+            let part = self.at(&format!("[{i}]"), |it| {
+                it.count_term()?;
+                it.object(item, is_negated)
+            })?;
+            parts.push(part);
         }
         Ok(joined(parts, is_or))
     }
@@ -244,11 +247,7 @@ impl Reader<'_> {
             None => return self.wrong(format!("takes one value, not {}", kind(operand))),
         };
         match &literal {
-            Literal::Number(text)
-                if operand.is_f64()
-                    && value::is_exact_number(&column.data_type)
-                    && value::significant_digits(text) > FLOAT_DIGITS =>
-            {
+            Literal::Number(_) if value::is_exact_number(&column.data_type) && may_be_rounded(operand) => {
                 return self.wrong("a number of JSON does not keep so many digits; write it as text, in quotes");
             }
             Literal::Text(text) if text.len() > NARROW_BYTES_MAX && !is_long(column) => {
@@ -279,6 +278,11 @@ pub(crate) fn literal(json: &Json) -> Option<Literal> {
         Json::String(text) => Some(Literal::Text(text.clone())),
         Json::Array(_) | Json::Object(_) => None,
     }
+}
+
+/// Whether a number may have lost digits on its way here: it is a float, and has more than those are sure to keep.
+pub(crate) fn may_be_rounded(number: &Json) -> bool {
+    number.is_f64() && value::significant_digits(&number.to_string()) > FLOAT_DIGITS
 }
 
 fn kind(json: &Json) -> &'static str {

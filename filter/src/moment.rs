@@ -206,7 +206,7 @@ mod tests {
         }
     }
 
-    /// Each number is Postgres 15's `extract(epoch from '…'::timestamptz) * 1000000` in UTC.
+    /// But for those with a sign before their year, which Postgres does not read, each number is Postgres 15's `extract(epoch from '…'::timestamptz) * 1000000` in UTC.
     #[test]
     fn timestamps_have_many_spellings() {
         for text in [

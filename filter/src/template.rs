@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Schema};
 use serde_json::{Map, Value as Json};
 
 use crate::error::FilterError;
-use crate::json::{PATTERN_CHARS_MAX, literal};
+use crate::json::{PATTERN_CHARS_MAX, literal, may_be_rounded};
 use crate::like::Pattern;
 use crate::predicate::{Column, Leaf, Node, Operator, Predicate};
 use crate::value::{self, Literal, Place, place, type_name};
@@ -378,8 +378,8 @@ impl Binder<'_> {
         for item in list {
             match item {
                 Operand::Claim(path, _) => match path.find(self.claims) {
-                    Some(Json::Array(array)) => items.extend(array.iter().map(|it| (item, literal(it)))),
-                    Some(other) => items.push((item, literal(other))),
+                    Some(Json::Array(array)) => items.extend(array.iter().map(|it| (item, claimed(it)))),
+                    Some(other) => items.push((item, claimed(other))),
                     None => items.push((item, None)),
                 },
                 item => items.push((item, self.scalar(item))),
@@ -431,7 +431,7 @@ impl Binder<'_> {
         let found = match operand {
             Operand::Column(_) => None,
             Operand::Literal(literal, _) => Some(literal.clone()),
-            Operand::Claim(path, _) => literal(path.find(self.claims)?),
+            Operand::Claim(path, _) => claimed(path.find(self.claims)?),
         };
         found.filter(|found| *found != Literal::Null)
     }
@@ -446,6 +446,11 @@ impl Binder<'_> {
         }
         place(&literal, &column.data_type).ok()
     }
+}
+
+/// The value of a claim. A number that JSON may have rounded is none: another's id could be rounded to the same.
+fn claimed(json: &Json) -> Option<Literal> {
+    if may_be_rounded(json) { None } else { literal(json) }
 }
 
 /// What a literal is where a type is wanted: a whole number is text by its digits where that is, as `->>` of
