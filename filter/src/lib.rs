@@ -18,11 +18,13 @@ mod evaluate; // the rows of a batch that a predicate is true for
 mod index; // what a router can look up
 mod json; // the form that clients write
 pub mod template; // a predicate with places for claims
+pub mod access; // who sees what of a projection
 pub mod value; // literals, and what they are to a column's type
 mod like; // patterns of LIKE
 mod moment; // texts of dates, times, timestamps and intervals
 mod error;
 
+pub use access::{Access, Grant, Policy, Roles};
 pub use error::FilterError;
 pub use index::{ALTERNATIVES_MAX, IndexTerms};
 pub use json::{DEPTH_MAX, PATTERN_CHARS_MAX, TERMS_MAX, VALUES_MAX};
