@@ -81,7 +81,8 @@ pub fn run() -> Result<()> {
 /// resident on the way beyond what was there before.
 pub fn hold(holding: &str) -> Result<()> {
     let Plan { mut program, tables, projections } = plan()?;
-    let hub = (holding == "engine_and_hub").then(|| Hub::new(projections.iter().map(describe).collect()));
+    let described = projections.iter().map(describe).collect::<Result<_>>()?;
+    let hub = (holding == "engine_and_hub").then(|| Hub::new(described));
     settle();
     let before = memory("VmRSS")?;
     let mut row_bytes = fill(&mut program, tables["customers"], (0..1).map(|_| customers()))?;
@@ -121,7 +122,7 @@ fn publish(program: &mut Program, projections: &[PlannedProjection], hub: Option
     publications.sort_by_key(|(id, _)| *id);
     anyhow::ensure!(publications.len() == 2, "both projections publish");
     if let Some(hub) = hub {
-        hub.publish(Stamp { epoch: Epoch(1), ..Stamp::default() }, publications);
+        hub.publish(Stamp { epoch: Epoch(1), ..Stamp::default() }, publications)?;
         anyhow::ensure!(hub.row_counts().iter().all(|rows| *rows > 0), "both projections are served");
     }
     Ok(())
@@ -142,15 +143,9 @@ fn plan() -> Result<Plan> {
     Ok(plan)
 }
 
-fn describe(planned: &PlannedProjection) -> push::Projection {
-    push::Projection {
-        name: planned.name.clone(),
-        description: None,
-        schema: Arc::clone(&planned.schema),
-        key: planned.key.columns().map(<[usize]>::to_vec),
-        order: Vec::new(),
-        batch: Duration::ZERO,
-    }
+fn describe(planned: &PlannedProjection) -> Result<push::Projection> {
+    let key = planned.key.columns().map(<[usize]>::to_vec);
+    Ok(push::Projection::new(planned.name.clone(), Arc::clone(&planned.schema), key)?)
 }
 
 fn orders_schema() -> SchemaRef {

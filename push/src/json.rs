@@ -40,10 +40,11 @@ pub fn write_value(out: &mut Vec<u8>, array: &ArrayRef, row: usize) {
         DataType::UInt16 => write_int(out, array.as_primitive::<UInt16Type>().value(row).into()),
         DataType::UInt32 => write_int(out, array.as_primitive::<UInt32Type>().value(row).into()),
         DataType::UInt64 => write_unsigned(out, array.as_primitive::<UInt64Type>().value(row)),
+        // SQL holds -0.0 and 0.0 equal, and rows that are equal are told alike: adding zero leaves one.
         DataType::Float32 => {
             let value = array.as_primitive::<Float32Type>().value(row);
             if value.is_finite() {
-                out.extend_from_slice(ryu::Buffer::new().format_finite(value).as_bytes())
+                out.extend_from_slice(ryu::Buffer::new().format_finite(value + 0.0).as_bytes())
             } else {
                 write_not_finite(out, value.into())
             }
@@ -51,7 +52,7 @@ pub fn write_value(out: &mut Vec<u8>, array: &ArrayRef, row: usize) {
         DataType::Float64 => {
             let value = array.as_primitive::<Float64Type>().value(row);
             if value.is_finite() {
-                out.extend_from_slice(ryu::Buffer::new().format_finite(value).as_bytes())
+                out.extend_from_slice(ryu::Buffer::new().format_finite(value + 0.0).as_bytes())
             } else {
                 write_not_finite(out, value)
             }
@@ -348,7 +349,7 @@ mod tests {
             Float32Array::from(vec![0.1, -2.5, f32::NAN, f32::INFINITY, f32::NEG_INFINITY]),
             r#"[0.1,-2.5,"NaN","Infinity","-Infinity"]"#,
         );
-        check(Float64Array::from(vec![0.1, -0.0, 1e300]), "[0.1,-0.0,1e300]");
+        check(Float64Array::from(vec![0.1, -0.0, 0.0, 1e300]), "[0.1,0.0,0.0,1e300]");
         check(
             Float64Array::from(vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY]),
             r#"["NaN","Infinity","-Infinity"]"#,

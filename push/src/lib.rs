@@ -13,11 +13,21 @@
 //! images anew, and told so.
 
 pub mod hub; // what is served now, and how it came to be
+pub mod rows; // a projection's rows, by key
+pub mod record; // what an epoch changed
+pub mod view; // what some clients see of a projection
+pub mod window; // the first rows of a view in an order
+pub mod route; // which views a change concerns
+pub mod image; // all rows of a view, in pieces
+pub mod viewer; // who looks, and what policies let them see
 pub mod session; // what one client is owed; decides, and knows no socket
-pub mod protocol; // the messages of a session
+pub mod protocol; // what clients ask
+pub mod wire; // what clients are sent
 pub mod json; // rows as JSON, exact
 pub mod serve; // hyper: the socket side of it all
 pub mod metrics; // what operators watch
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod testing;
 

@@ -50,10 +50,9 @@ impl Metrics {
         gauge(&mut registry, "commit_time_microseconds", "Commit time of the epoch, since 1970 UTC", stamp.commit_time);
         let rows = prometheus_client::metrics::family::Family::<Vec<(String, String)>, Gauge>::default();
         for (projection, count) in hub.projections().iter().zip(hub.row_counts()) {
-            rows.get_or_create(&vec![("projection".to_owned(), projection.name.clone())])
-                .set(i64::try_from(count).unwrap_or(i64::MAX));
+            rows.get_or_create(&vec![("projection".to_owned(), projection.name.clone())]).set(count);
         }
-        registry.register("projection_rows", "Distinct rows of each projection", rows);
+        registry.register("projection_rows", "Rows of each projection", rows);
         let ready = prometheus_client::metrics::family::Family::<Vec<(String, String)>, Gauge>::default();
         for (projection, is_ready) in hub.projections().iter().zip(hub.are_ready()) {
             ready.get_or_create(&vec![("projection".to_owned(), projection.name.clone())]).set(is_ready.into());
@@ -87,7 +86,7 @@ mod tests {
     fn the_page_tells_of_sessions_and_of_the_hub() {
         let hub = not_ready(1 << 20);
         publish(&hub, 1, "+2bag(5,x) +bag(6,y)");
-        hub.publish(Stamp { commit_time: 951_827_696_500_000, ..stamp(2) }, Vec::new());
+        hub.publish(Stamp { commit_time: 951_827_696_500_000, ..stamp(2) }, Vec::new()).expect("nothing");
         let metrics = Metrics::default();
         let counted = metrics.clone();
         counted.sessions.inc();
@@ -104,7 +103,7 @@ mod tests {
             deltafront_messages_sent_total 0
             deltafront_projection_ready{projection="bag"} 1
             deltafront_projection_ready{projection="keyed"} 0
-            deltafront_projection_rows{projection="bag"} 2
+            deltafront_projection_rows{projection="bag"} 3
             deltafront_projection_rows{projection="keyed"} 0
             deltafront_sessions 1
             deltafront_sessions_stalled_total 0

@@ -4,31 +4,96 @@ use std::fmt;
 
 use pipeline::Position;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::json::write_string;
 
 /// Version of this protocol, sent in the greeting.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 /// Characters that a client's name for a subscription may have.
 pub const ID_CHARS_MAX: usize = 64;
 
 /// What a client asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Request {
-    /// Send the projection's image, then its diffs.
-    Subscribe {
-        /// The client's name for the subscription.
-        id: String,
-        /// The projection's name.
-        projection: String,
-    },
+    /// Send an image, then diffs.
+    Subscribe(Box<Subscribe>),
     /// Stop sending.
     Unsubscribe {
         /// The client's name for the subscription.
         id: String,
     },
+    /// How often, and how much at a time.
+    Batch(Batch),
     /// Answer with a heartbeat.
     Ping,
+}
+
+/// A subscription.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Subscribe {
+    op: String,
+    /// The client's name for the subscription.
+    pub id: String,
+    /// The projection's name.
+    pub projection: String,
+    /// Which rows; all when it is missing.
+    #[serde(rename = "where")]
+    pub filter: Option<serde_json::Value>,
+    /// Which columns; all when it is missing.
+    pub columns: Option<Vec<String>>,
+    /// With a limit: by which columns the rows are in order.
+    pub order: Option<Vec<OrderBy>>,
+    /// Only so many rows.
+    pub limit: Option<u64>,
+    /// Where the client is, if it has been here before.
+    pub resume: Option<Resume>,
+}
+
+/// A column to sort by.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrderBy {
+    /// Its name.
+    pub column: String,
+    /// Whether the largest come first.
+    #[serde(default)]
+    pub descending: bool,
+}
+
+/// What a client still holds of a subscription of before.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resume {
+    /// `cursor` of the last message that it took in.
+    pub cursor: String,
+    /// `view` of the subscription's image.
+    pub view: String,
+}
+
+/// How often a session is told, and how much at a time.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Batch {
+    op: String,
+    /// At least so many milliseconds between two diffs.
+    pub interval_ms: Option<u64>,
+    /// One diff for all that happened since the last, or one an epoch.
+    pub mode: Option<Mode>,
+    /// Rows in one message at most.
+    pub rows_max: Option<u64>,
+}
+
+/// What a diff is of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// All that happened since the last one, net.
+    #[default]
+    Latest,
+    /// One epoch.
+    Every,
 }
 
 /// A request that was refused. The session goes on.
@@ -77,14 +142,16 @@ impl fmt::Display for Refusal {
     }
 }
 
-#[derive(Deserialize)]
-struct RawRequest {
-    op: Option<String>,
-    id: Option<String>,
-    projection: Option<String>,
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Unsubscribe {
+    #[serde(rename = "op")]
+    _op: String,
+    id: String,
 }
 
-/// Reads a client's message.
+/// Reads a client's message. A member that is not known is refused: a `were` that is passed over
+/// would be a subscription to everything.
 ///
 /// # Errors
 /// With what is wrong with it.
@@ -92,34 +159,59 @@ pub fn parse(text: &str) -> Result<Request, Refusal> {
     // Two looks: whether it is JSON at all, then whether it is a request.
     let value: serde_json::Value = serde_json::from_str(text)
         .map_err(|error| Refusal::new("bad_json", format!("the message is not JSON: {error}")))?;
-    let raw = RawRequest::deserialize(&value)
-        .map_err(|error| Refusal::new("bad_request", format!("the message is no request: {error}")))?;
-    let Some(op) = raw.op else { return Err(Refusal::new("bad_request", "the message has no `op`")) };
-    if op == "ping" {
-        return Ok(Request::Ping);
+    let op = match value.get("op") {
+        Some(serde_json::Value::String(op)) => op.clone(),
+        Some(_) => return Err(Refusal::new("bad_request", "`op` is a text")),
+        None => return Err(Refusal::new("bad_request", "the message has no `op`")),
+    };
+    let id = value.get("id").and_then(serde_json::Value::as_str).map(str::to_owned);
+    let about = |refusal: Refusal| match id.as_deref().filter(|id| is_id(id)) {
+        Some(id) => refusal.about(id),
+        None => refusal,
+    };
+    if matches!(op.as_str(), "subscribe" | "unsubscribe") {
+        let id = id.as_deref().ok_or_else(|| Refusal::new("bad_request", format!("`{op}` needs an `id`")))?;
+        if !is_id(id) {
+            return Err(Refusal::new("bad_request", format!("an `id` has 1 to {ID_CHARS_MAX} characters")));
+        }
     }
-    if !matches!(op.as_str(), "subscribe" | "unsubscribe") {
-        return Err(Refusal::new(
+    match op.as_str() {
+        "ping" => Ok(Request::Ping),
+        "subscribe" => {
+            let subscribe: Subscribe = read(value).map_err(about)?;
+            if subscribe.projection.is_empty() {
+                return Err(about(Refusal::new("bad_request", "`subscribe` needs a `projection`")));
+            }
+            Ok(Request::Subscribe(Box::new(subscribe)))
+        }
+        "unsubscribe" => {
+            let Unsubscribe { id, .. } = read(value).map_err(about)?;
+            Ok(Request::Unsubscribe { id })
+        }
+        "batch" => read(value).map(Request::Batch),
+        other => Err(Refusal::new(
             "unknown_op",
-            format!("there is no operation `{}`; there are subscribe, unsubscribe and ping", shorten(&op)),
-        ));
-    }
-    let id = raw.id.ok_or_else(|| Refusal::new("bad_request", format!("`{op}` needs an `id`")))?;
-    if id.is_empty() || id.chars().count() > ID_CHARS_MAX {
-        return Err(Refusal::new("bad_request", format!("an `id` has 1 to {ID_CHARS_MAX} characters")));
-    }
-    if op == "unsubscribe" {
-        return Ok(Request::Unsubscribe { id });
-    }
-    match raw.projection {
-        Some(projection) => Ok(Request::Subscribe { id, projection }),
-        None => Err(Refusal::new("bad_request", "`subscribe` needs a `projection`").about(&id)),
+            format!("there is no operation `{}`; there are subscribe, unsubscribe, batch and ping", shorten(other)),
+        )),
     }
 }
 
+fn read<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Refusal> {
+    serde_json::from_value(value).map_err(|error| {
+        Refusal::new("bad_request", format!("the message is no request: {}", shorten(&error.to_string())))
+    })
+}
+
+fn is_id(id: &str) -> bool {
+    !id.is_empty() && id.chars().count() <= ID_CHARS_MAX
+}
+
+/// Characters of what another party wrote that are repeated to it.
+const SHOWN_CHARS_MAX: usize = 200;
+
 /// What another party wrote, short enough to repeat.
 pub fn shorten(text: &str) -> String {
-    let mut short: String = text.chars().take(ID_CHARS_MAX).collect();
+    let mut short: String = text.chars().take(SHOWN_CHARS_MAX).collect();
     if short.len() < text.len() {
         short.push('…');
     }
@@ -151,8 +243,11 @@ mod tests {
 
     #[test]
     fn requests_are_read() {
-        let subscribe = Request::Subscribe { id: "a".to_owned(), projection: "open_orders".to_owned() };
-        assert_eq!(parse(r#"{"op":"subscribe","id":"a","projection":"open_orders","later":1}"#), Ok(subscribe));
+        let Ok(Request::Subscribe(subscribe)) = parse(r#"{"op":"subscribe","id":"a","projection":"open_orders"}"#)
+        else {
+            panic!("it is right");
+        };
+        assert_eq!((&*subscribe.id, &*subscribe.projection, subscribe.limit), ("a", "open_orders", None));
         assert_eq!(parse(r#"{"op":"unsubscribe","id":"a"}"#), Ok(Request::Unsubscribe { id: "a".to_owned() }));
         assert_eq!(parse(r#"{"op":"ping"}"#), Ok(Request::Ping));
     }
@@ -178,13 +273,13 @@ mod tests {
             {
                 {"op":"error","code":"bad_json","message":"the message is not JSON: EOF while parsing an object at line 1 column 1"}
             []
-                {"op":"error","code":"bad_request","message":"the message is no request: invalid length 0, expected struct RawRequest with 3 elements"}
+                {"op":"error","code":"bad_request","message":"the message has no `op`"}
             {}
                 {"op":"error","code":"bad_request","message":"the message has no `op`"}
             {"op":1}
-                {"op":"error","code":"bad_request","message":"the message is no request: invalid type: integer `1`, expected a string"}
+                {"op":"error","code":"bad_request","message":"`op` is a text"}
             {"op":"drop"}
-                {"op":"error","code":"unknown_op","message":"there is no operation `drop`; there are subscribe, unsubscribe and ping"}
+                {"op":"error","code":"unknown_op","message":"there is no operation `drop`; there are subscribe, unsubscribe, batch and ping"}
             {"op":"subscribe"}
                 {"op":"error","code":"bad_request","message":"`subscribe` needs an `id`"}
             {"op":"unsubscribe"}
@@ -210,7 +305,7 @@ mod tests {
     /// What a client wrote is repeated to it, but not all of it.
     #[test]
     fn what_is_long_is_not_repeated_whole() {
-        let long = "é".repeat(64);
+        let long = "é".repeat(SHOWN_CHARS_MAX);
         assert_eq!(shorten(&long), long);
         assert_eq!(shorten(&format!("{long}x")), format!("{long}…"));
         assert_eq!(shorten(""), "");

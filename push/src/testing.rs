@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use filter::Access;
 use pipeline::projection::Pair;
 use pipeline::{DiffPart, Epoch, Lsn, Mark, Position};
 
@@ -15,7 +15,8 @@ use crate::hub::{Hub, Projection, ProjectionId, Publication, Stamp};
 pub fn projection(name: &str, key: Option<Vec<usize>>) -> Projection {
     let schema =
         Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true), Field::new("name", DataType::Utf8, true)]));
-    Projection { name: name.to_owned(), description: None, schema, key, order: Vec::new(), batch: Duration::ZERO }
+    let access = Access { is_public: true, ..Access::default() };
+    Projection { access, ..Projection::new(name, schema, key).expect("columns that can be held") }
 }
 
 /// A hub of the projections `keyed`, by id, and `bag`, whose whole rows are their identity: ready,
@@ -85,19 +86,19 @@ pub fn publish(hub: &Hub, epoch: u64, changes: &str) {
         let batch = RecordBatch::try_new(hub.projections()[i].schema.clone(), vec![ids, names]).expect("two columns");
         (!of.is_empty()).then(|| (ProjectionId(i), publication(batch, of.iter().map(|row| row.1).collect())))
     });
-    hub.publish(stamp(epoch), publications.collect());
+    hub.publish(stamp(epoch), publications.collect()).expect("its columns");
 }
 
 /// Publishes that a projection can't be served.
 pub fn fail(hub: &Hub, epoch: u64, name: &str, reason: &str) {
     let id = hub.find(name).expect("a projection");
-    hub.publish(stamp(epoch), vec![(id, Publication::Failed(reason.to_owned()))]);
+    hub.publish(stamp(epoch), vec![(id, Publication::Failed(reason.to_owned()))]).expect("a reason");
 }
 
 /// Publishes that a projection is ready, and nothing else of it.
 pub fn ready(hub: &Hub, epoch: u64, name: &str) {
     let id = hub.find(name).expect("a projection");
-    hub.publish(stamp(epoch), vec![(id, Publication::Diff(Vec::new()))]);
+    hub.publish(stamp(epoch), vec![(id, Publication::Diff(Vec::new()))]).expect("nothing");
 }
 
 /// A hub that moves on after each look: row 1 of `keyed` says at epoch `e` that it is `e`, so what

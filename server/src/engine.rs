@@ -78,7 +78,7 @@ impl Engine {
     ///
     /// # Errors
     /// For mistakes of ours only: the program must not go on then.
-    pub fn run(mut self, mut events: EventReceiver) -> Result<(), StepError> {
+    pub fn run(mut self, mut events: EventReceiver) -> anyhow::Result<()> {
         while let Some(first) = events.blocking_recv() {
             self.take(first)?;
             let mut taken = 1;
@@ -121,12 +121,12 @@ impl Engine {
     }
 
     /// Ends an epoch, if anything moved and there is a projection to show.
-    fn publish(&mut self) -> Result<(), StepError> {
+    fn publish(&mut self) -> anyhow::Result<()> {
         if !self.progress.has_moved() || !self.dataflow.shows_any() {
             return Ok(());
         }
         let publications = self.dataflow.publish()?;
-        self.hub.publish(self.progress.end_epoch(), publications);
+        self.hub.publish(self.progress.end_epoch(), publications)?;
         self.health.epoch_ended(self.dataflow.withheld_changed()?, self.dataflow.shows_all());
         if self.measured.is_none_or(|at| at.elapsed() > MEASURE_INTERVAL) {
             self.measured = Some(Instant::now());

@@ -75,7 +75,7 @@ pub async fn start(folder: &Path, options: RunOptions) -> anyhow::Result<Running
     })?;
     let address = listener.local_addr()?;
     let names: Vec<String> = plan.projections.iter().map(|projection| projection.name.clone()).collect();
-    let hub = Arc::new(Hub::new(plan.projections.iter().map(describe).collect()));
+    let hub = Arc::new(Hub::new(plan.projections.iter().map(describe).collect::<Result<_, _>>()?));
     let source_names: Vec<Arc<str>> = sources.iter().map(|source| Arc::clone(&source.name)).collect();
     let board = Arc::new(HealthBoard::new(&source_names, names.len()));
 
@@ -201,13 +201,15 @@ async fn panicked(tasks: &mut JoinSet<()>) {
     std::future::pending().await
 }
 
-fn describe(projection: &sql::PlannedProjection) -> push::Projection {
-    push::Projection {
-        name: projection.name.clone(),
+fn describe(projection: &sql::PlannedProjection) -> anyhow::Result<push::Projection> {
+    let key = projection.key.columns().map(<[usize]>::to_vec);
+    let described = push::Projection::new(projection.name.clone(), Arc::clone(&projection.schema), key)?;
+    Ok(push::Projection {
         description: projection.description.clone(),
-        schema: Arc::clone(&projection.schema),
-        key: projection.key.columns().map(<[usize]>::to_vec),
         order: projection.order.iter().map(|by| (by.column, by.descending)).collect(),
         batch: projection.batch,
-    }
+        // This version has no policies: everybody sees everything.
+        access: filter::Access { is_public: true, ..filter::Access::default() },
+        ..described
+    })
 }

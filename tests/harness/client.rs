@@ -22,6 +22,8 @@ pub struct Subscriber {
     pub position: Value,
     /// Images that replaced what was held.
     pub resyncs: usize,
+    /// Diffs of which the last message has not come: half of an epoch is nothing to look at.
+    half: Vec<Value>,
 }
 
 /// The rows of a subscription.
@@ -85,7 +87,8 @@ impl Subscriber {
             .connect()
             .await
             .expect("a connection");
-        let mut subscriber = Subscriber { socket, held: BTreeMap::new(), epoch: 0, position: Value::Null, resyncs: 0 };
+        let mut subscriber =
+            Subscriber { socket, held: BTreeMap::new(), epoch: 0, position: Value::Null, resyncs: 0, half: Vec::new() };
         let welcome = subscriber.message().await;
         assert_eq!((welcome["op"].as_str(), welcome["protocol"].as_u64()), (Some("welcome"), Some(1)));
         subscriber
@@ -184,8 +187,11 @@ impl Subscriber {
                             })
                             .collect()
                     });
-                    *held = Held { columns: names, key, rows: BTreeMap::new(), is_whole: false };
-                    self.resyncs += usize::from(message["resync"] == true);
+                    // What the client has of it stays when it is resumed.
+                    if message["resumed"] != true {
+                        *held = Held { columns: names, key, rows: BTreeMap::new(), is_whole: false };
+                    }
+                    self.resyncs += usize::from(message["reset"].is_string());
                 }
                 for row in message["rows"].as_array().expect("rows") {
                     assert_eq!(row.as_array().map(Vec::len), Some(held.columns.len()));
@@ -195,13 +201,18 @@ impl Subscriber {
                     assert!(held.key.is_none() || entry.1 == 1, "two rows of one key: {row}");
                 }
                 held.is_whole = message["last"] == true;
+                self.apply(message, false);
             }
             Some("diff") => {
-                // A diff of one epoch changes whatever it names; only of merged ones may an upsert
-                // repeat a row, which has changed and changed back.
                 let is_merged = self.epoch > before + 1;
-                for diff in message["diffs"].as_array().expect("diffs") {
-                    self.apply(diff, is_merged);
+                self.half.push(message["diffs"].clone());
+                if message["last"] != true {
+                    return;
+                }
+                for diffs in std::mem::take(&mut self.half) {
+                    for diff in diffs.as_array().expect("diffs") {
+                        self.apply(diff, is_merged);
+                    }
                 }
             }
             _ => {}

@@ -197,19 +197,15 @@ fn json_rows(rows: &[Value]) -> Vec<Vec<String>> {
 fn live(server: &Server, name: &str) -> Vec<Vec<String>> {
     let hub = server.hub();
     let id = hub.find(name).expect("a projection");
-    let since = hub.since(hub.stamp().epoch, &[id]);
-    assert!(since.failed.is_empty(), "{:?}", since.failed);
-    let rows: Vec<Value> = since.images[0]
-        .as_ref()
-        .expect("it is ready")
-        .values()
-        .flat_map(|row| {
-            std::iter::repeat_n(
-                serde_json::from_slice(&row.json).expect("JSON"),
-                usize::try_from(row.count).expect("a count"),
-            )
-        })
-        .collect();
+    let view = hub.view(push::view::ViewSpec::whole(id, &hub.projections()[id.0]));
+    let mut image = push::image::Image::of(&hub, &view).expect("it is ready");
+    let mut rows: Vec<Value> = Vec::new();
+    while !image.is_at_end() {
+        if let push::image::Piece::Rows(piece) = image.next(&hub).expect("its rows") {
+            let piece: Vec<Value> = serde_json::from_slice(&[b"[", &*piece, b"]"].concat()).expect("JSON");
+            rows.extend(piece);
+        }
+    }
     json_rows(&rows)
 }
 

@@ -8,6 +8,7 @@ const RETRY_MAX_MS = 10_000;
 const at = (id) => document.getElementById(id);
 let socket = null;
 let retries = 0;
+let half = []; // messages of a diff whose last one has not come
 let heard = Date.now(); // when the server last said anything
 let heartbeat = 15_000;
 let subscription = 0; // grows with each choice, so that late messages of the last one are told apart
@@ -78,16 +79,19 @@ function receive(message) {
   if (message.op === "welcome") heartbeat = message.heartbeat_ms;
   const isOurs = message.id === undefined || message.id === String(subscription);
   if (message.op === "image" && isOurs) {
-    if (message.columns) { shape = message; rows = new Map(); head(); problem(null); }
+    if (message.columns) { shape = message; half = []; head(); problem(null); if (!message.resumed) rows = new Map(); }
     for (const row of message.rows) {
       const key = keyOf(row);
       rows.set(key, { row, count: (shape.key ? 0 : rows.get(key)?.count ?? 0) + 1 });
     }
+    apply(message);
     changed.clear();
     draw();
   } else if (message.op === "diff") {
+    half.push(...message.diffs);
+    if (!message.last) return;
     const latency = Date.now() - Date.parse(message.commit_time);
-    for (const diff of message.diffs) {
+    for (const diff of half.splice(0)) {
       if (diff.id !== String(subscription) || !shape) continue;
       apply(diff);
       const second = seconds.at(-1);

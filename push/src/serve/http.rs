@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::error::ArrowError;
 use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -13,12 +14,14 @@ use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Shared, WithheldNow, websocket};
-use crate::hub::ProjectionId;
+use crate::hub::{Hub, ProjectionId};
+use crate::image::{Image, Piece};
 use crate::json::write_string;
 use crate::protocol::{Refusal, shorten};
-use crate::session::{Image, write_shape};
+use crate::view::{View, ViewSpec};
+use crate::wire::write_shape;
 
-pub type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
+pub type Body = UnsyncBoxBody<Bytes, ArrowError>;
 
 const JSON: &str = "application/json";
 const PAGE: [(&str, &str, &str); 3] = [
@@ -77,7 +80,7 @@ pub async fn answer(
 }
 
 fn full(content: impl Into<Bytes>) -> Body {
-    Full::new(content.into()).boxed_unsync()
+    Full::new(content.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
 fn with_type(status: StatusCode, content_type: &str, content: impl Into<Bytes>) -> Response<Body> {
@@ -117,7 +120,7 @@ fn ready(shared: &Shared) -> Response<Body> {
 fn catalog(shared: &Shared) -> Vec<u8> {
     let health = shared.health.borrow().clone();
     let (counts, are_ready) = (shared.hub.row_counts(), shared.hub.are_ready());
-    let failed = shared.hub.since(shared.hub.stamp().epoch, &[]).failed;
+    let (_, failed) = shared.hub.now();
     let mut out = br#"{"projections":["#.to_vec();
     for (i, info) in shared.hub.projections().iter().enumerate() {
         out.extend_from_slice(if i == 0 { br#"{"name":"# } else { br#",{"name":"# });
@@ -128,7 +131,7 @@ fn catalog(shared: &Shared) -> Vec<u8> {
             None => out.extend_from_slice(b"null"),
         }
         out.push(b',');
-        write_shape(&mut out, info);
+        write_shape(&mut out, info, &ViewSpec::whole(ProjectionId(i), info));
         out.extend_from_slice(
             format!(r#","batch_ms":{},"ready":{},"rows":{}"#, info.batch.as_millis(), are_ready[i], counts[i])
                 .as_bytes(),
@@ -188,30 +191,81 @@ fn rows(shared: &Shared, name: &str) -> Response<Body> {
         Ok(id) => id,
         Err(refusal) => return *refusal,
     };
-    let mut since = shared.hub.since(shared.hub.stamp().epoch, &[id]);
-    if let Some(reason) = since.failed.get(&id) {
+    let (_, failed) = shared.hub.now();
+    if let Some(reason) = failed.get(&id) {
         return refusal(StatusCode::CONFLICT, &Refusal::new("projection_failed", &**reason));
     }
-    let Some(rows) = since.images.pop().flatten() else {
+    let view = shared.hub.view(ViewSpec::whole(id, &shared.hub.projections()[id.0]));
+    let Some(image) = Image::of(&shared.hub, &view) else {
         let message = "the tables that it reads are still being copied; /readyz tells how far that is";
         return refusal(StatusCode::SERVICE_UNAVAILABLE, &Refusal::new("not_ready", message));
     };
-    let image = Image::for_rest(Arc::clone(&shared.hub.projections()[id.0]), rows, since.stamp);
     // Parts are made when the socket takes them.
-    let parts = stream::iter(ImageParts(image));
-    let mut response = Response::new(StreamBody::new(parts).boxed_unsync());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let parts = Parts { hub: Arc::clone(&shared.hub), view, image, state: PartsState::Head };
+    let mut response = Response::new(StreamBody::new(stream::iter(parts)).boxed_unsync());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
-struct ImageParts(Image);
+/// An image as one JSON object.
+struct Parts {
+    hub: Arc<Hub>,
+    view: Arc<View>,
+    image: Image,
+    state: PartsState,
+}
 
-impl Iterator for ImageParts {
-    type Item = Result<Frame<Bytes>, std::convert::Infallible>;
+enum PartsState {
+    Head,
+    /// Whether a row has been written.
+    Rows(bool),
+    Done,
+}
+
+impl Parts {
+    /// The next bytes; `None` after the last. Fails for mistakes of ours only.
+    fn part(&mut self) -> Result<Option<Vec<u8>>, ArrowError> {
+        let mut out = Vec::new();
+        if let PartsState::Head = self.state {
+            out.extend_from_slice(br#"{"projection":"#);
+            write_string(&mut out, &self.view.info.name);
+            out.push(b',');
+            write_shape(&mut out, &self.view.info, &self.view.spec);
+            out.push(b',');
+            out.extend_from_slice(self.image.stamp().json());
+            out.extend_from_slice(br#","rows":["#);
+            self.state = PartsState::Rows(false);
+        }
+        let PartsState::Rows(is_begun) = &mut self.state else { return Ok(None) };
+        // Pieces of nothing are passed over: nobody waits for them.
+        while !self.image.is_at_end() {
+            if let Piece::Rows(rows) = self.image.next(&self.hub)?
+                && !rows.is_empty()
+            {
+                if std::mem::replace(is_begun, true) {
+                    out.push(b',');
+                }
+                out.extend_from_slice(&rows);
+                break;
+            }
+        }
+        if self.image.is_at_end() {
+            out.extend_from_slice(b"]}");
+            self.state = PartsState::Done;
+        }
+        Ok(Some(out))
+    }
+}
+
+impl Iterator for Parts {
+    type Item = Result<Frame<Bytes>, ArrowError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.next_chunk().map(|chunk| Ok(Frame::data(chunk)))
+        // An answer that fails halfway is cut off, so that nobody takes it for whole.
+        self.part().map(|part| part.map(|part| Frame::data(part.into()))).transpose()
     }
 }
 
@@ -302,16 +356,16 @@ mod tests {
                     # HELP deltafront_sessions WebSocket sessions now.
                 GET /v1/projections
                     200, application/json, no-store, nosniff
-                    {"projections":[{"name":"keyed","description":null,"columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":["id"],"order":[],"batch_ms":0,"ready":true,"rows":2,"withheld_rows":0},{"name":"bag","description":null,"columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":null,"order":[],"batch_ms":0,"ready":true,"rows":1,"withheld_rows":0}]}
+                    {"projections":[{"name":"keyed","description":null,"columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":["id"],"order":[],"batch_ms":0,"ready":true,"rows":2,"withheld_rows":0},{"name":"bag","description":null,"columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":null,"order":[],"batch_ms":0,"ready":true,"rows":2,"withheld_rows":0}]}
                 HEAD /v1/projections
                     200, application/json, no-store, nosniff
                     no body
                 GET /v1/projections/keyed
-                    200, application/json, no-store
-                    {"projection":"keyed","columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":["id"],"order":[],"epoch":1,"position":{"shop":"0/1"},"commit_time":"1970-01-01T00:00:00Z","rows":[[1,"ann"],[2,"bob"]]}
+                    200, application/json, no-store, nosniff
+                    {"projection":"keyed","columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":["id"],"order":[],"epoch":1,"position":{"shop":"0/1"},"commit_time":"1970-01-01T00:00:00Z","cursor":"boot-1","rows":[[1,"ann"],[2,"bob"]]}
                 GET /v1/projections/bag
-                    200, application/json, no-store
-                    {"projection":"bag","columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":null,"order":[],"epoch":1,"position":{"shop":"0/1"},"commit_time":"1970-01-01T00:00:00Z","rows":[[5,"x"],[5,"x"]]}
+                    200, application/json, no-store, nosniff
+                    {"projection":"bag","columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":null,"order":[],"epoch":1,"position":{"shop":"0/1"},"commit_time":"1970-01-01T00:00:00Z","cursor":"boot-1","rows":[[5,"x"],[5,"x"]]}
                 GET /v1/projections/none
                     404, application/json, no-store, nosniff
                     {"op":"error","code":"unknown_projection","message":"there is no projection `none`"}

@@ -29,7 +29,7 @@ use tokio_websockets::{CloseCode, Limits, Message, ServerBuilder, WebSocketStrea
 use super::http::{Body, refusal};
 use super::{EndsServerOnPanic, Shared, told_to_stop};
 use crate::protocol::Refusal;
-use crate::session::{Outgoing, Session};
+use crate::session::Session;
 
 /// Messages that a client may send at once, and how many it earns back a second. A person can't;
 /// a broken client or a flood of pings can.
@@ -60,7 +60,7 @@ pub fn upgrade(shared: Arc<Shared>, mut request: Request<Incoming>, slot: Arc<Ow
         shared.metrics.sessions.dec();
         drop(slot);
     });
-    let mut response = Response::new(http_body_util::Empty::new().boxed_unsync());
+    let mut response = Response::new(http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -99,8 +99,10 @@ struct Connection {
     allowance: Allowance,
     /// What the session's subscriptions count as in the metrics.
     counted: usize,
-    /// When the last diff or image went out.
+    /// When the last message went out.
     last_sent: Instant,
+    /// When the last diff was begun.
+    last_diff: Instant,
 }
 
 /// The client is gone, or must go.
@@ -120,6 +122,7 @@ impl Connection {
             allowance: Allowance { left: MESSAGES_BURST, at: now },
             counted: 0,
             last_sent: now,
+            last_diff: now,
         }
     }
 
@@ -136,47 +139,54 @@ impl Connection {
     }
 
     async fn exchange(&mut self) -> Result<std::convert::Infallible, End> {
-        let mut epochs = self.shared.hub.watch();
-        epochs.mark_unchanged();
         let welcome = self.session.welcome(self.shared.options.heartbeat, self.shared.options.message_bytes_max);
         self.send(welcome).await?;
+        let signal = Arc::clone(self.session.signal());
         let mut is_behind = false;
         let mut stopping = self.shared.stopping.subscribe();
         loop {
-            let due = self.last_sent + self.session.batch();
+            let due = self.last_diff + self.session.interval();
             let heartbeat = self.last_sent + self.shared.options.heartbeat;
-            let mut out = Vec::new();
             tokio::select! {
-                message = self.socket.next() => self.receive(message, &mut out).await?,
+                message = self.socket.next() => self.receive(message).await?,
                 () = told_to_stop(&mut stopping) => return Err(End::Close(CloseCode::GOING_AWAY, "the server stops")),
-                changed = epochs.changed(), if !is_behind => {
-                    changed.map_err(|_| End::Gone)?;
+                () = signal.notified(), if !is_behind => {
                     // A timer wakes at whole milliseconds: what is due already does not wait for one.
                     if Instant::now() < due {
                         is_behind = true;
                         continue;
                     }
-                    self.session.advance(&mut out);
+                    self.advance();
                 }
                 () = sleep_until(due), if is_behind => {
                     is_behind = false;
-                    epochs.mark_unchanged();
-                    self.session.advance(&mut out);
+                    self.advance();
                 }
                 () = sleep_until(heartbeat) => {
-                    self.session.advance(&mut out);
-                    out.push(Outgoing::Message(self.session.heartbeat()));
+                    // A client that chose a longer interval is not told earlier.
+                    let now = Instant::now();
+                    if now >= due {
+                        self.advance();
+                    }
+                    self.session.heartbeat();
+                    self.last_sent = now;
+                }
+                // Between two messages others have their turn; a piece may be of nothing.
+                () = tokio::task::yield_now(), if self.session.has_next() => {
+                    if let Some(message) = self.session.next_message() {
+                        self.send(message).await?;
+                    }
                 }
             }
-            self.send_all(out).await?;
         }
     }
 
-    async fn receive(
-        &mut self,
-        message: Option<Result<Message, tokio_websockets::Error>>,
-        out: &mut Vec<Outgoing>,
-    ) -> Result<(), End> {
+    fn advance(&mut self) {
+        self.last_diff = Instant::now();
+        self.session.advance();
+    }
+
+    async fn receive(&mut self, message: Option<Result<Message, tokio_websockets::Error>>) -> Result<(), End> {
         let message = match message {
             None => return Err(End::Gone),
             Some(Ok(message)) => message,
@@ -194,22 +204,8 @@ impl Connection {
         }
         if let Some(text) = message.as_text() {
             self.shared.metrics.messages_received.inc();
-            self.session.receive(text, out);
+            self.session.receive(text);
             self.count_subscriptions(self.session.subscriptions());
-        }
-        Ok(())
-    }
-
-    async fn send_all(&mut self, out: Vec<Outgoing>) -> Result<(), End> {
-        for outgoing in out {
-            match outgoing {
-                Outgoing::Message(message) => self.send(message).await?,
-                Outgoing::Image(mut image) => {
-                    while let Some(message) = image.next_message() {
-                        self.send(message).await?;
-                    }
-                }
-            }
         }
         Ok(())
     }
