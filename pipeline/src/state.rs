@@ -22,7 +22,7 @@ use crate::row::RowBytes;
 /// The first bytes of written state.
 const MAGIC: &[u8; 4] = b"DFST";
 /// Raised whenever written state of before can't be read any more.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
 
 /// A value in a store.
 pub trait Value: Default + Send + 'static {

@@ -304,8 +304,8 @@ impl Running {
                 Box::new(GroupBy::new(&input, view, &group, calls, schema.clone(), groups)?)
             }
             Kind::Top { view, order, skip, fetch } => {
-                let rows = self.state.add(StoreName { of, part: "sorted" }, Sorted::default());
-                Box::new(Top::new(view, &order, skip, fetch, rows)?)
+                let rows = self.state.add(StoreName { of, part: "sorted" }, Sorted::new(skip, fetch));
+                Box::new(Top::new(view, &order, rows)?)
             }
             Kind::Whole { views, subplan } => {
                 let rows = inputs
