@@ -11,6 +11,7 @@
 //! with old state only: `Δ(A⋈B) = ΔA⋈B + A⋈ΔB + ΔA⋈ΔB`.
 
 use std::hash::BuildHasher;
+use std::ops::{AddAssign, SubAssign};
 
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
@@ -64,6 +65,18 @@ impl Rows {
     fn row(&self, id: u32) -> &[u8] {
         if self.key.is_some() { self.held.payload(id) } else { self.held.key(id) }
     }
+
+    /// How often a row is there, and whether for sure.
+    fn matches(&self, id: u32) -> Matches {
+        let mut matches = Matches::default();
+        matches.add(*self.held.value(id), self.is_doubtful(id));
+        matches
+    }
+
+    fn is_doubtful(&self, id: u32) -> bool {
+        let row = self.row(id);
+        is_faulty(row) && self.codec.fault(row).is_some_and(|fault| fault.doubt)
+    }
 }
 
 /// Row numbers by key.
@@ -91,7 +104,7 @@ enum Group {
 #[derive(Debug)]
 struct Members {
     /// The sum of the rows' counts, kept so that asking for it does not walk them.
-    total: i64,
+    total: Matches,
     ids: Ids,
 }
 
@@ -142,15 +155,24 @@ impl Group {
         }
     }
 
-    /// Adds a row that is not there.
-    fn add(&mut self, id: u32, count: i64, count_of: impl Fn(u32) -> i64) {
+    /// How often its rows are there.
+    fn matches(&self, rows: &Rows) -> Matches {
+        match self {
+            Group::One(id) => rows.matches(*id),
+            Group::More(members) => members.total,
+        }
+    }
+
+    /// Adds a row that is in `rows` and not here.
+    fn add(&mut self, rows: &Rows, id: u32) {
         match self {
             Group::One(first) => {
-                let total = count_of(*first) + count;
+                let mut total = rows.matches(*first);
+                total += rows.matches(id);
                 *self = Group::More(Box::new(Members { total, ids: Ids::Few(vec![*first, id]) }));
             }
             Group::More(members) => {
-                members.total += count;
+                members.total += rows.matches(id);
                 match &mut members.ids {
                     Ids::Few(ids) if ids.len() < FEW_ROWS_MAX => ids.push(id),
                     Ids::Few(ids) => members.ids = Ids::Many(ids.drain(..).chain([id]).collect()),
@@ -162,12 +184,12 @@ impl Group {
         }
     }
 
-    /// Takes a row out; `true` when the group is empty then.
-    fn remove(&mut self, id: u32, count: i64) -> bool {
+    /// Takes a row out that is still in `rows`; `true` when the group is empty then.
+    fn remove(&mut self, rows: &Rows, id: u32) -> bool {
         match self {
             Group::One(_) => true,
             Group::More(members) => {
-                members.total -= count;
+                members.total -= rows.matches(id);
                 match &mut members.ids {
                     Ids::Few(ids) => {
                         if let Some(at) = ids.iter().position(|held| *held == id) {
@@ -273,6 +295,20 @@ pub struct Matches {
     pub certain: i64,
     /// Rows that may be there.
     pub possible: i64,
+}
+
+impl AddAssign for Matches {
+    fn add_assign(&mut self, more: Matches) {
+        self.certain += more.certain;
+        self.possible += more.possible;
+    }
+}
+
+impl SubAssign for Matches {
+    fn sub_assign(&mut self, fewer: Matches) {
+        self.certain -= fewer.certain;
+        self.possible -= fewer.possible;
+    }
 }
 
 impl Matches {
@@ -463,34 +499,19 @@ impl Arrangement {
     /// How many rows whose key is not known there are.
     #[must_use]
     pub fn unknown(&self, index: IndexId) -> i64 {
-        match &self.at(index).unknown {
-            None => 0,
-            Some(Group::One(id)) => *self.rows.held.value(*id),
-            Some(Group::More(members)) => members.total,
-        }
+        self.at(index).unknown.as_ref().map_or(0, |group| group.matches(&self.rows).possible)
     }
 
     /// How many rows are under a key at the end of the step before.
     #[must_use]
     pub fn matches(&self, index: IndexId, key: &[u8]) -> Matches {
         let at = self.at(index);
-        if self.rows.faulty > 0 {
-            let mut matches = Matches::default();
-            for (row, count) in self.matching(index, key) {
-                matches.add(count, self.rows.codec.fault(row).is_some_and(|fault| fault.doubt));
-            }
-            return matches;
-        }
-        let total = if at.is_primary {
-            self.rows.held.find(key).map_or(0, |id| *self.rows.held.value(id))
+        let found = if at.is_primary {
+            self.rows.held.find(key).map(|id| self.rows.matches(id))
         } else {
-            match at.group(&self.rows, key) {
-                None => 0,
-                Some(Group::One(id)) => *self.rows.held.value(*id),
-                Some(Group::More(members)) => members.total,
-            }
+            at.group(&self.rows, key).map(|group| group.matches(&self.rows))
         };
-        Matches { certain: total, possible: total }
+        found.unwrap_or_default()
     }
 }
 
@@ -536,8 +557,6 @@ impl Index {
         if self.is_primary {
             return;
         }
-        let count = *rows.held.value(id);
-        let count_of = |id: u32| *rows.held.value(id);
         let group = match key {
             Key::Never => return,
             Key::Unknown => match &mut self.unknown {
@@ -567,7 +586,7 @@ impl Index {
             }
         };
         let before = group.heap_bytes();
-        group.add(id, count, count_of);
+        group.add(rows, id);
         self.heap = self.heap + group.heap_bytes() - before;
     }
 
@@ -576,11 +595,10 @@ impl Index {
         if self.is_primary {
             return;
         }
-        let count = *rows.held.value(id);
         match key {
             Key::Never => {}
             Key::Unknown => {
-                if self.unknown.as_mut().is_some_and(|group| group.remove(id, count)) {
+                if self.unknown.as_mut().is_some_and(|group| group.remove(rows, id)) {
                     self.unknown = None;
                 }
             }
@@ -589,7 +607,7 @@ impl Index {
                     |group: &Group| rows.codec.has_key(rows.row(group.first()), &self.columns, &self.codec, key);
                 if let Ok(mut group) = self.groups.find_entry(self.hasher.hash_one(key), is_of) {
                     let before = group.get().heap_bytes();
-                    let after = if group.get_mut().remove(id, count) {
+                    let after = if group.get_mut().remove(rows, id) {
                         group.remove();
                         0
                     } else {
@@ -602,7 +620,7 @@ impl Index {
     }
 
     /// A row of a group counts more often, or less.
-    fn recount(&mut self, rows: &Rows, key: Key<'_>, by: i64) {
+    fn recount(&mut self, rows: &Rows, key: Key<'_>, id: u32, by: i64) {
         let group = match key {
             _ if self.is_primary => return,
             Key::Never => return,
@@ -614,7 +632,7 @@ impl Index {
             }
         };
         if let Some(Group::More(members)) = group {
-            members.total += by;
+            members.total.add(by, rows.is_doubtful(id));
         }
     }
 
@@ -757,7 +775,7 @@ impl Arrangement {
             }
             Some(id) => {
                 rows.held.edit(id, |count| *count += weight);
-                indexes.for_each(|(at, index)| index.recount(rows, changed.key(at, i), weight));
+                indexes.for_each(|(at, index)| index.recount(rows, changed.key(at, i), id, weight));
             }
         }
     }
@@ -994,5 +1012,47 @@ mod tests {
         held.change(&gone).expect("its columns");
         held.fold();
         assert_eq!((held.unknown(index), held.has_faults(), held.len()), (0, false, 0));
+    }
+
+    /// With one faulty row anywhere, asking how many rows match a key went through all of them. The
+    /// rows in doubt are counted beside the others: at any size of the group, as rows come, count more
+    /// often and go, and over rows that were there before the index.
+    #[test]
+    fn rows_in_doubt_are_counted() {
+        let (mut held, index) = bag();
+        let cause = Cause { reason: "why".into(), at: "".into() };
+        let fault = |id: i64| match id % 3 {
+            0 => Some(Arc::new(Fault::doubt(cause.clone()))),
+            1 => Some(Arc::new(Fault::of_columns(vec![0], cause.clone()))),
+            _ => None,
+        };
+        let counts = |held: &Arrangement, index, k| {
+            let mut walked = Matches::default();
+            for (row, count) in held.matching(index, &key(k)) {
+                walked.add(count, held.codec().fault(row).is_some_and(|fault| fault.doubt));
+            }
+            let matches = held.matches(index, &key(k));
+            assert_eq!(matches, walked);
+            (matches.certain, matches.possible)
+        };
+        let say = |held: &mut Arrangement, ids: &mut dyn Iterator<Item = i64>, weight| {
+            ids.for_each(|id| {
+                let one = delta(&[(id, Some(5), weight)]).with_faults(Some(vec![fault(id)]));
+                held.change(&one).expect("its columns");
+                held.fold();
+                counts(held, index, Some(5));
+            });
+        };
+        say(&mut held, &mut (0..90), 1);
+        say(&mut held, &mut (0..45), 2);
+        assert_eq!(counts(&held, index, Some(5)), (120, 180));
+        let later = held.index(&[1], NullKeys::Match).expect("an index");
+        assert_eq!(counts(&held, later, Some(5)), (120, 180));
+        say(&mut held, &mut (0..45), -3);
+        assert_eq!(counts(&held, later, Some(5)), (30, 45));
+        say(&mut held, &mut (45..89), -1);
+        assert_eq!(counts(&held, index, Some(5)), (1, 1));
+        say(&mut held, &mut (89..90), -1);
+        assert_eq!(counts(&held, later, Some(5)), (0, 0));
     }
 }
