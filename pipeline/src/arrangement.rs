@@ -18,7 +18,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 use hashbrown::{DefaultHashBuilder, HashSet, HashTable};
 
-use crate::delta::{Delta, net};
+use crate::delta::{Delta, add_count, net};
 use crate::row::{EncodedRows, RowCodec, is_faulty};
 use crate::state::{Keyed, Reader, Store};
 
@@ -303,8 +303,8 @@ pub struct Matches {
 
 impl AddAssign for Matches {
     fn add_assign(&mut self, more: Matches) {
-        self.certain += more.certain;
-        self.possible += more.possible;
+        add_count(&mut self.certain, more.certain);
+        add_count(&mut self.possible, more.possible);
     }
 }
 
@@ -318,9 +318,9 @@ impl SubAssign for Matches {
 impl Matches {
     /// Adds rows, which may be in doubt.
     pub(crate) fn add(&mut self, count: i64, in_doubt: bool) {
-        self.possible += count;
+        add_count(&mut self.possible, count);
         if !in_doubt {
-            self.certain += count;
+            add_count(&mut self.certain, count);
         }
     }
 }
@@ -778,7 +778,7 @@ impl Arrangement {
                 rows.faulty -= usize::from(is_faulty(row));
             }
             Some(id) => {
-                rows.held.edit(id, |count| *count += weight);
+                rows.held.edit(id, |count| add_count(count, weight));
                 indexes.for_each(|(at, index)| index.recount(rows, changed.key(at, i), id, weight));
             }
         }

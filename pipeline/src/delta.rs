@@ -190,6 +190,36 @@ pub(crate) fn repeated<'a>(counts: impl Iterator<Item = &'a i64>) -> UInt32Array
         .collect()
 }
 
+/// Adds to a count of rows: of equal ones, of those under a key, of those in order.
+///
+/// Rows that are told apart are fewer than 2^32, so only a join of rows that stand very often makes
+/// counts of which some no longer fit; it refuses a pair that does not. Of those that do the sum may
+/// not. A sum that has wrapped would be an answer like any other, so the program stops. (What an
+/// operator only looks at while a step runs, held and changed together, it adds once more when the
+/// step is over: that is before anything of the step is published, and soon enough to stop.)
+///
+/// # Panics
+/// When the count is more than an `i64` holds.
+pub(crate) fn add_count(count: &mut i64, by: i64) {
+    #[cold]
+    fn too_many(count: i64, by: i64) -> ! {
+        panic!("{TOO_MANY}: {count} and {by} more ({TOO_MANY_HINT})")
+    }
+    *count = count.checked_add(by).unwrap_or_else(|| too_many(*count, by));
+}
+
+/// The sum of counts of rows, as [`add_count`].
+pub(crate) fn total<'a>(counts: impl IntoIterator<Item = &'a i64>) -> i64 {
+    let mut total = 0;
+    counts.into_iter().for_each(|count| add_count(&mut total, *count));
+    total
+}
+
+/// What is wrong where a count does not fit, and what to write.
+pub(crate) const TOO_MANY: &str = "rows stand more often than can be counted";
+pub(crate) const TOO_MANY_HINT: &str =
+    "a join of rows that stand very often multiplies them: join on a key, or GROUP BY before the join";
+
 /// The rows that are left when equal rows are added up: their indices (the first of each) and
 /// net weights. `None` when every row stands alone already, which is the common case.
 pub(crate) fn net(rows: &EncodedRows, weights: &[i64]) -> Option<(Vec<u32>, Vec<i64>)> {
@@ -203,7 +233,7 @@ pub(crate) fn net(rows: &EncodedRows, weights: &[i64]) -> Option<(Vec<u32>, Vec<
     for (i, &weight) in weights.iter().enumerate() {
         let slot = *first.entry(rows.row(i)).or_insert(sums.len());
         match sums.get_mut(slot) {
-            Some((_, sum)) => *sum += weight,
+            Some((_, sum)) => add_count(sum, weight),
             None => sums.push((index(i), weight)),
         }
     }

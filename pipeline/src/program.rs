@@ -48,7 +48,8 @@ pub struct TableId(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProjectionId(pub usize);
 
-/// A step that could not be done: a mistake of ours, never of the data.
+/// A step that could not be done: a mistake of ours, never of the data, but for rows of which a join
+/// makes more than can be counted.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
     /// An operator or a table refused its input.

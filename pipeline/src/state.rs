@@ -16,6 +16,7 @@ use std::marker::PhantomData;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
 
+use crate::delta::add_count;
 use crate::fingerprint::Fingerprint;
 use crate::row::RowBytes;
 
@@ -519,7 +520,7 @@ impl Counted for i64 {
     }
 
     fn add(&mut self, by: i64) -> i64 {
-        *self += by;
+        add_count(self, by);
         *self
     }
 }

@@ -26,8 +26,8 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use crate::arrangement::{Arrangement, IndexId, Key, Matches};
-use crate::delta::{Delta, PIECE_BYTES_MAX, PIECE_ROWS_MAX};
+use crate::arrangement::{Arrangement, Changed, IndexId, Key, Matches};
+use crate::delta::{Delta, PIECE_BYTES_MAX, PIECE_ROWS_MAX, TOO_MANY, TOO_MANY_HINT, add_count, total};
 use crate::fault::{Cause, Fault, Faults};
 use crate::operator::{Failure, Operator, When};
 use crate::program::Step;
@@ -205,6 +205,12 @@ fn key_at(of: &Arrangement, index: IndexId, (part, row): (u32, u32)) -> &[u8] {
     }
 }
 
+/// How often a pair of rows stands that stand so often.
+fn times(left: i64, right: i64) -> Result<i64, ArrowError> {
+    let too_many = || ArrowError::ArithmeticOverflow(format!("{TOO_MANY}: {left} times {right} ({TOO_MANY_HINT})"));
+    left.checked_mul(right).ok_or_else(too_many)
+}
+
 fn number(i: usize) -> u32 {
     u32::try_from(i).expect("a step has fewer than 2^32 rows")
 }
@@ -364,26 +370,19 @@ impl Join {
         let (rows, index) = sides.of(side);
         let (other, other_index) = sides.of(side.other());
         let unknown_before = other.unknown(other_index);
-        let unknown_gained: i64 = other
-            .changes()
-            .iter()
-            .map(|changed| {
-                let weights = changed.delta.weights.iter().enumerate();
-                weights
-                    .filter(|&(row, _)| changed.key(other_index, row) == Key::Unknown)
-                    .map(|(_, weight)| weight)
-                    .sum::<i64>()
-            })
-            .sum();
-        let unknown_after = unknown_before + unknown_gained;
+        let unknown_gained = |changed: &'_ Changed| {
+            let weights = changed.delta.weights.iter().enumerate();
+            total(weights.filter(|&(row, _)| changed.key(other_index, row) == Key::Unknown).map(|(_, weight)| weight))
+        };
+        let mut unknown_after = unknown_before;
+        other.changes().iter().for_each(|changed| add_count(&mut unknown_after, unknown_gained(changed)));
         // What a key says before and after this step.
         let says = |key: &[u8], gained: Matches| {
             let held = other.matches(other_index, key);
-            let before = Matches { possible: held.possible + unknown_before, ..held };
-            let after = Matches {
-                certain: held.certain + gained.certain,
-                possible: held.possible + gained.possible + unknown_after,
-            };
+            let (mut before, mut after) = (held, held);
+            before.add(unknown_before, true);
+            after += gained;
+            after.add(unknown_after, true);
             (wanted.of(before), wanted.of(after))
         };
         // 1. The side's own changes count as their key says after this step.
@@ -454,8 +453,11 @@ impl Join {
                         if side == JoinSide::Left && self.makes_pairs() {
                             items.push(item(With::Matches, false));
                         }
-                        let held = other.matches(other_index, key);
-                        wanted.map(|wanted| wanted.of(Matches { possible: held.possible + unknown, ..held }))
+                        wanted.map(|wanted| {
+                            let mut matches = other.matches(other_index, key);
+                            matches.add(unknown, true);
+                            wanted.of(matches)
+                        })
                     }
                     Key::Never => wanted.map(|wanted| wanted.of(Matches::default())),
                     Key::Unknown if self.makes_pairs() => {
@@ -484,7 +486,7 @@ impl Join {
     ) -> Result<Option<Delta>, ArrowError> {
         let mut piece = Piece::default();
         while let Some(item) = items.get(cursor.item) {
-            if self.work(sides, item, right_changes, cursor, &mut piece) {
+            if self.work(sides, item, right_changes, cursor, &mut piece)? {
                 cursor.item += 1;
                 cursor.done = 0;
             }
@@ -503,27 +505,25 @@ impl Join {
         right_changes: Option<&ByKey>,
         cursor: &mut Cursor,
         piece: &mut Piece<'a>,
-    ) -> bool {
+    ) -> Result<bool, ArrowError> {
         let row = sides.row(item.side, item.row);
         let (other, other_index) = sides.of(item.side.other());
         match item.with {
             With::Nothing | With::Anything => {
                 self.push(sides, item, row, None, item.weight, piece);
-                true
             }
             With::Changes { of_key } => {
-                let Some(changes) = right_changes else { return true };
+                let Some(changes) = right_changes else { return Ok(true) };
                 let rows = &changes.keys[of_key as usize].rows;
                 while let Some(&(part, at)) = rows.get(cursor.done) {
                     if piece.is_full() {
-                        return false;
+                        return Ok(false);
                     }
                     let changed = &other.changes()[part as usize];
-                    let weight = item.weight * changed.delta.weights[at as usize];
+                    let weight = times(item.weight, changed.delta.weights[at as usize])?;
                     self.push(sides, item, row, Some(changed.row(at as usize)), weight, piece);
                     cursor.done += 1;
                 }
-                true
             }
             With::Matches => {
                 if cursor.done == 0 {
@@ -534,20 +534,20 @@ impl Join {
                         Place::Changed { part, row } => own.changes()[part as usize].key(index, row as usize),
                         Place::Held(id) => own.key_of(index, id, &mut scratch),
                     };
-                    let Key::Known(key) = key else { return true };
+                    let Key::Known(key) = key else { return Ok(true) };
                     cursor.matches.extend(other.matching_ids(other_index, key));
                 }
                 while let Some(&matched) = cursor.matches.get(cursor.done) {
                     if piece.is_full() {
-                        return false;
+                        return Ok(false);
                     }
-                    let weight = item.weight * other.count(matched);
+                    let weight = times(item.weight, other.count(matched))?;
                     self.push(sides, item, row, Some(other.row(matched)), weight, piece);
                     cursor.done += 1;
                 }
-                true
             }
         }
+        Ok(true)
     }
 
     fn push<'a>(
@@ -1022,5 +1022,36 @@ mod tests {
             ids.sort_unstable();
             assert!(ids.iter().copied().eq(0..i64::try_from(orders).unwrap_or_default()), "each order once");
         }
+    }
+
+    /// A row that stands 300 times, joined with itself, stands 90,000 times; so joined again and again
+    /// it soon stands more often than an `i64` counts. The product wrapped: with an answer like any
+    /// other, or none where it came to zero.
+    #[test]
+    fn a_pair_that_can_not_be_counted_stops_the_program() {
+        let mut kit = Kit::new();
+        let mut node = kit.l;
+        for power in [2, 4, 8] {
+            let side = kit.dataflow.arrange(node, vec![0], NullKeys::NeverMatch);
+            let schema = Arc::new(kit.dataflow.schema(kit.l).project(&[0]).expect("a column"));
+            let columns = vec![(JoinSide::Left, 0)];
+            node =
+                kit.dataflow.join(format!("to the power of {power}"), JoinKind::Inner, (side, side), columns, schema);
+        }
+        let input = kit.all(node);
+        kit.dataflow.serve("p", &input, crate::projection::ProjectionKey::WholeRow);
+        let mut program = crate::Program::new(kit.dataflow).expect("a program");
+        let often = |program: &mut crate::Program, times| {
+            let step = crate::testing::changes(program, &"+l(1, x)".repeat(times));
+            program.apply(&step)
+        };
+        often(&mut program, 200).expect("2,560,000,000,000,000,000 rows");
+        let published = program.publish().expect("an epoch");
+        let [(_, crate::Published::Diff(parts))] = &published[..] else { panic!("one diff") };
+        assert_eq!(parts[0].weights, [200_i64.pow(8)]);
+        let stopped = often(&mut program, 100).expect_err("65,610,000,000,000,000,000 rows");
+        let reason = std::error::Error::source(&stopped).map(ToString::to_string).unwrap_or_default();
+        assert!(stopped.to_string().starts_with("to the power of 8 failed"), "{stopped}: {reason}");
+        assert!(reason.contains("more often than can be counted: ") && reason.contains("GROUP BY"), "{reason}");
     }
 }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use arrow::compute::SortOptions;
 use arrow::error::ArrowError;
 
-use crate::delta::{Delta, pieces};
+use crate::delta::{Delta, add_count, pieces, total};
 use crate::fault::{Cause, Fault};
 use crate::operator::{Failure, Operator, View, When};
 use crate::program::Step;
@@ -78,12 +78,13 @@ impl Edge {
     fn moved(&self, held: &Ordered, changes: &Ordered) -> Edge {
         let Some((first, stood)) = &self.first else {
             // It was behind the last row, so it is not far from the end now.
-            let all = self.before + changes.values().sum::<i64>();
+            let mut all = self.before;
+            add_count(&mut all, total(changes.values()));
             return self.back(held, changes, Bound::Unbounded, all);
         };
         // Rows that came or went before the row at which the edge was.
-        let shift: i64 = changes.range(..first).map(|(_, weight)| weight).sum();
-        let before = self.before - stood + shift;
+        let mut before = self.before - stood;
+        add_count(&mut before, total(changes.range(..first).map(|(_, weight)| weight)));
         if before > self.at {
             return self.back(held, changes, Bound::Excluded(first), before);
         }
@@ -157,7 +158,7 @@ impl Sorted {
                 self.faulty += is_faulty;
             }
             Entry::Occupied(mut entry) => {
-                *entry.get_mut() += weight;
+                add_count(entry.get_mut(), weight);
                 if *entry.get() == 0 {
                     entry.remove();
                     self.bytes -= bytes;
@@ -256,7 +257,7 @@ impl Top {
             match self.changes.entry(key) {
                 Entry::Vacant(entry) => drop(entry.insert(weight)),
                 Entry::Occupied(mut entry) => {
-                    *entry.get_mut() += weight;
+                    add_count(entry.get_mut(), weight);
                     if *entry.get() == 0 {
                         entry.remove();
                     }
@@ -296,7 +297,7 @@ impl Top {
         for (key, count) in rows {
             match self.codec.fault(&key.1) {
                 Some(fault) if self.order_columns.iter().any(|&column| fault.has_failed(column)) => {
-                    anywhere += count;
+                    add_count(&mut anywhere, count);
                     *window.entry((key.1.clone(), true)).or_default() += count;
                 }
                 fault => ordered.push((key, count, fault.is_some())),
@@ -309,11 +310,13 @@ impl Top {
             let ties = rest.iter().take_while(|((other, _), ..)| other == order).count();
             let (tied, after) = rest.split_at(ties);
             rest = after;
-            let unsure: i64 = tied.iter().filter(|(.., is_faulty)| *is_faulty).map(|(_, count, _)| count).sum();
-            let sure: i64 = tied.iter().filter(|(.., is_faulty)| !*is_faulty).map(|(_, count, _)| count).sum();
+            let unsure = total(tied.iter().filter(|(.., is_faulty)| *is_faulty).map(|(_, count, _)| count));
+            // The greatest place of any of these.
+            let mut last = all;
+            tied.iter().for_each(|(_, count, _)| add_count(&mut last, *count));
             for ((_, row), count, _) in tied.iter().filter(|(.., is_faulty)| *is_faulty) {
                 // It may be the first or the last of its ties.
-                let (least, greatest) = (certain, all + sure + unsure);
+                let (least, greatest) = (certain, last);
                 if greatest > skip && least < end {
                     *window.entry((row.clone(), true)).or_default() += count;
                 }
