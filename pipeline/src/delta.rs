@@ -9,6 +9,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use hashbrown::HashMap;
 
+use crate::expr::ExprError;
 use crate::fault::{Fault, Faults};
 use crate::row::{EncodedRows, batch_of};
 
@@ -182,12 +183,29 @@ pub(crate) fn take_rows(batch: &RecordBatch, indices: &UInt32Array) -> Result<Re
     take_record_batch(batch, indices)
 }
 
-/// The index of each row as often as the row counts, for `take`.
-pub(crate) fn repeated<'a>(counts: impl Iterator<Item = &'a i64>) -> UInt32Array {
-    counts
-        .enumerate()
-        .flat_map(|(i, &count)| std::iter::repeat_n(index(i), usize::try_from(count).unwrap_or(0)))
-        .collect()
+/// Copies of rows that are written out for a recomputation, beside the first of each.
+const COPIES_MAX: i64 = 1 << 25;
+
+/// The index of each row as often as the row counts, for `take`: `None` where each counts once. What
+/// is recomputed knows nothing of counts, so it needs every copy; a row may count a million million
+/// times, and memory would be gone long before.
+pub(crate) fn repeated<'a>(
+    counts: impl ExactSizeIterator<Item = &'a i64> + Clone,
+) -> Result<Option<UInt32Array>, ExprError> {
+    let rows = i64::try_from(counts.len()).unwrap_or(i64::MAX);
+    let all = counts.clone().fold(0_i64, |all, count| all.saturating_add(*count));
+    if all == rows {
+        return Ok(None);
+    }
+    if all - rows > COPIES_MAX {
+        return Err(ExprError(format!(
+            "{rows} rows that can be told apart stand {all} times, and only {COPIES_MAX} copies are written out to \
+             recompute an answer: use DISTINCT or GROUP BY before it, or join on a key"
+        )));
+    }
+    let each = counts.enumerate();
+    let copies = each.flat_map(|(i, &count)| std::iter::repeat_n(index(i), usize::try_from(count).unwrap_or(0)));
+    Ok(Some(copies.collect()))
 }
 
 /// Adds to a count of rows: of equal ones, of those under a key, of those in order.

@@ -883,15 +883,12 @@ impl Call {
 
     fn recompute(&self, aggregate: &dyn Aggregate, values: &[(&RowBytes, i64)]) -> Result<ArrayRef, ExprError> {
         let codec = self.codec.as_ref().ok_or_else(|| ExprError("an aggregate over no column".to_owned()))?;
+        let copies = repeated(values.iter().map(|(_, count)| count))?;
         let arguments = codec.decode(values.iter().map(|(row, _)| &***row))?;
-        let rows: usize = values.iter().map(|&(_, count)| usize::try_from(count).unwrap_or(0)).sum();
-        if rows == values.len() {
-            return caught(|| aggregate.evaluate(&arguments, rows));
-        }
-        let take = repeated(values.iter().map(|(_, count)| count));
+        let Some(copies) = copies else { return caught(|| aggregate.evaluate(&arguments, values.len())) };
         let arguments =
-            arguments.iter().map(|array| arrow::compute::take(array, &take, None)).collect::<Result<Vec<_>, _>>()?;
-        caught(|| aggregate.evaluate(&arguments, rows))
+            arguments.iter().map(|array| arrow::compute::take(array, &copies, None)).collect::<Result<Vec<_>, _>>()?;
+        caught(|| aggregate.evaluate(&arguments, copies.len()))
     }
 
     /// The column of these answers.
