@@ -19,7 +19,7 @@
 mod explain; // what the nodes are, for people
 mod reconcile; // from what runs to what another dataflow describes
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use arrow::array::RecordBatch;
@@ -161,6 +161,7 @@ pub struct Program {
     running: Running,
     /// By [`TableId`]: the node, while there is one.
     tables: Vec<Option<usize>>,
+    table_names: BTreeMap<String, TableId>,
 }
 
 /// An operator's view of the program while it works.
@@ -582,10 +583,7 @@ impl Program {
     /// A table by its name.
     #[must_use]
     pub fn table_id(&self, name: &str) -> Option<TableId> {
-        let label = format!("table {name}");
-        (0..self.tables.len())
-            .map(TableId)
-            .find(|id| self.tables[id.0].is_some_and(|node| self.running.nodes[node].label == label))
+        self.table_names.get(name).copied()
     }
 
     /// A projection by its name.
@@ -759,7 +757,6 @@ mod tests {
     use super::*;
     use crate::testing::{Client, INT, Kit, changes, schema};
     use crate::{AggregateCall, AggregateKind, Dataflow};
-    use std::collections::BTreeMap;
 
     fn counted(kit: &mut Kit, name: &str) {
         let input = kit.all(kit.o);
@@ -1005,5 +1002,27 @@ mod tests {
         assert_eq!(program.mark_state(), 0);
         assert!(program.sizes().iter().any(|(label, size)| label == "table o" && size.rows == 2 && size.bytes > 0));
         assert!(program.explain(program.projection_id("counts").expect("counts")).contains("table o  delta  2 rows"));
+    }
+
+    /// A table is found by its name among the tables: not by what is shown of it to people, and not
+    /// one of two.
+    #[test]
+    fn a_table_is_found_by_its_name() {
+        let mut program = Program::new(flow(|_| {})).expect("a program");
+        let (o, c) = (program.table_id("o").expect("o"), program.table_id("c").expect("c"));
+        assert_ne!(o, c);
+        assert_eq!((program.table_id("table o"), program.table_id("x")), (None, None));
+        let mut other = Dataflow::default();
+        other.table("x", schema(&[("id", INT)]), crate::table::Identity::WholeRow);
+        program.reconcile(other).expect("another dataflow");
+        assert_eq!((program.table_id("o"), program.table_id("c")), (None, None));
+        assert!(program.table_id("x").is_some_and(|x| x != o && x != c), "a number is not given twice");
+    }
+
+    /// Of two tables of one name the second would never have got a row.
+    #[test]
+    #[should_panic(expected = "two tables are called o")]
+    fn two_tables_of_one_name_are_refused() {
+        Kit::new().dataflow.table("o", schema(&[("id", INT)]), crate::table::Identity::WholeRow);
     }
 }
