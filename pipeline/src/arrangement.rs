@@ -13,12 +13,13 @@
 use std::hash::BuildHasher;
 use std::ops::{AddAssign, SubAssign};
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 use hashbrown::{DefaultHashBuilder, HashSet, HashTable};
 
 use crate::delta::{Delta, add_count, net};
+use crate::fault::Faults;
 use crate::row::{EncodedRows, RowCodec, is_faulty};
 use crate::state::{Keyed, Reader, Store};
 
@@ -116,20 +117,20 @@ enum Ids {
 }
 
 /// Row numbers of a group; the same order each time while the group is not changed.
-enum GroupIter<'a> {
+pub(crate) enum RowNumbers<'a> {
     One(Option<u32>),
     Few(std::slice::Iter<'a, u32>),
     Many(hashbrown::hash_set::Iter<'a, u32>),
 }
 
-impl Iterator for GroupIter<'_> {
+impl Iterator for RowNumbers<'_> {
     type Item = u32;
 
     fn next(&mut self) -> Option<u32> {
         match self {
-            GroupIter::One(id) => id.take(),
-            GroupIter::Few(ids) => ids.next().copied(),
-            GroupIter::Many(ids) => ids.next().copied(),
+            RowNumbers::One(id) => id.take(),
+            RowNumbers::Few(ids) => ids.next().copied(),
+            RowNumbers::Many(ids) => ids.next().copied(),
         }
     }
 }
@@ -145,12 +146,12 @@ impl Group {
         }
     }
 
-    fn iter(&self) -> GroupIter<'_> {
+    fn iter(&self) -> RowNumbers<'_> {
         match self {
-            Group::One(id) => GroupIter::One(Some(*id)),
+            Group::One(id) => RowNumbers::One(Some(*id)),
             Group::More(members) => match &members.ids {
-                Ids::Few(ids) => GroupIter::Few(ids.iter()),
-                Ids::Many(ids) => GroupIter::Many(ids.iter()),
+                Ids::Few(ids) => RowNumbers::Few(ids.iter()),
+                Ids::Many(ids) => RowNumbers::Many(ids.iter()),
             },
         }
     }
@@ -239,9 +240,10 @@ pub enum Key<'a> {
 /// share it.
 #[derive(Debug)]
 pub struct Changed {
-    /// The rows and their weights.
-    pub delta: Delta,
     rows: EncodedRows,
+    /// One weight per row.
+    pub weights: Vec<i64>,
+    faults: Option<Faults>,
     /// By index.
     keys: Vec<Option<Keys>>,
     /// Of a table with a key: which row takes which one's place.
@@ -289,6 +291,12 @@ impl Changed {
     #[must_use]
     pub fn row(&self, i: usize) -> &[u8] {
         self.rows.row(i)
+    }
+
+    /// Whether row `i` may not be there.
+    #[must_use]
+    pub(crate) fn is_doubtful(&self, i: usize) -> bool {
+        self.faults.as_ref().and_then(|faults| faults[i].as_ref()).is_some_and(|fault| fault.doubt)
     }
 }
 
@@ -388,6 +396,12 @@ impl Arrangement {
         self.rows.held.find(key)
     }
 
+    /// The rows under many keys of a table.
+    #[must_use]
+    pub(crate) fn find_each(&self, keys: &EncodedRows) -> Vec<Option<u32>> {
+        self.rows.held.find_each(keys)
+    }
+
     /// The bytes of a row.
     #[must_use]
     pub(crate) fn row(&self, id: u32) -> &[u8] {
@@ -481,15 +495,26 @@ impl Arrangement {
     pub(crate) fn matching_ids<'a>(&'a self, index: IndexId, key: &[u8]) -> impl Iterator<Item = u32> + use<'a> {
         let index = self.at(index);
         if index.is_primary {
-            GroupIter::One(self.rows.held.find(key))
+            RowNumbers::One(self.rows.held.find(key))
         } else {
-            index.group(&self.rows, key).map_or(GroupIter::One(None), Group::iter)
+            index.group(&self.rows, key).map_or(RowNumbers::One(None), Group::iter)
+        }
+    }
+
+    /// The numbers of the rows under each of many keys; under one that is empty there is none.
+    pub(crate) fn matching_each(&self, index: IndexId, keys: &EncodedRows) -> Vec<RowNumbers<'_>> {
+        let at = self.at(index);
+        if at.is_primary {
+            self.rows.held.find_each(keys).into_iter().map(RowNumbers::One).collect()
+        } else {
+            let group = |key: &[u8]| if key.is_empty() { None } else { at.group(&self.rows, key) };
+            keys.iter().map(|key| group(key).map_or(RowNumbers::One(None), Group::iter)).collect()
         }
     }
 
     /// Every row whose key is not known.
     pub fn unknown_rows(&self, index: IndexId) -> impl Iterator<Item = (&[u8], i64)> {
-        let ids = self.at(index).unknown.as_ref().map_or(GroupIter::One(None), Group::iter);
+        let ids = self.at(index).unknown.as_ref().map_or(RowNumbers::One(None), Group::iter);
         ids.map(|id| (self.rows.row(id), *self.rows.held.value(id)))
     }
 
@@ -668,40 +693,30 @@ impl Arrangement {
     /// # Errors
     /// When the delta does not have the arrangement's columns.
     pub fn change(&mut self, delta: &Delta) -> Result<(), ArrowError> {
-        let mut rows = self.rows.codec.encode_faulty(&delta.batch, delta.faults.as_ref())?;
-        let mut delta = delta.clone();
-        if !delta.is_net
-            && let Some((kept, weights)) = net(&rows, &delta.weights)
-        {
-            delta = delta.take(&kept)?;
-            delta.weights = weights;
-            rows = self.rows.codec.encode_faulty(&delta.batch, delta.faults.as_ref())?;
-        }
-        self.take_in(delta, rows, None)
+        let rows = self.rows.codec.encode_faulty(&delta.batch, delta.faults.as_ref())?;
+        let left = if delta.is_net { None } else { net(&rows, &delta.weights) };
+        let Some((kept, weights)) = left else {
+            self.take_in(rows, delta.weights.clone(), delta.faults.clone(), None);
+            return Ok(());
+        };
+        let mut left = EncodedRows::default();
+        kept.iter().for_each(|&i| left.push(rows.row(i as usize)));
+        let faults = delta.faults.as_ref().map(|faults| kept.iter().map(|&i| faults[i as usize].clone()).collect());
+        self.take_in(left, weights, faults, None);
+        Ok(())
     }
 
     /// Takes in what this step changes in a table: the rows' bytes are known, and which row takes
     /// which one's place.
-    pub(crate) fn change_rows(
-        &mut self,
-        delta: Delta,
-        rows: EncodedRows,
-        moves: Option<Vec<Move>>,
-    ) -> Result<(), ArrowError> {
-        self.take_in(delta, rows, moves)
+    pub(crate) fn change_rows(&mut self, rows: EncodedRows, weights: Vec<i64>, moves: Option<Vec<Move>>) {
+        self.take_in(rows, weights, None, moves);
     }
 
-    fn take_in(&mut self, delta: Delta, rows: EncodedRows, moves: Option<Vec<Move>>) -> Result<(), ArrowError> {
-        if delta.is_empty() {
-            return Ok(());
+    fn take_in(&mut self, rows: EncodedRows, weights: Vec<i64>, faults: Option<Faults>, moves: Option<Vec<Move>>) {
+        if !rows.is_empty() {
+            let keys = self.indexes.iter().map(|index| index.as_ref().map(|index| index.keys(&self.rows, &rows)));
+            self.changes.push(Changed { keys: keys.collect(), rows, weights, faults, moves });
         }
-        let keys = self
-            .indexes
-            .iter()
-            .map(|index| index.as_ref().map(|index| index.keys(&delta)).transpose())
-            .collect::<Result<_, _>>()?;
-        self.changes.push(Changed { delta, rows, keys, moves });
-        Ok(())
     }
 
     /// What this step changes, in pieces.
@@ -715,7 +730,7 @@ impl Arrangement {
         for changed in std::mem::take(&mut self.changes) {
             match &changed.moves {
                 Some(moves) => moves.iter().for_each(|each| self.fold_move(&changed, *each)),
-                None => (0..changed.delta.len()).for_each(|i| self.fold_row(&changed, i)),
+                None => (0..changed.weights.len()).for_each(|i| self.fold_row(&changed, i)),
             }
         }
     }
@@ -762,7 +777,7 @@ impl Arrangement {
     }
 
     fn fold_row(&mut self, changed: &Changed, i: usize) {
-        let (row, weight) = (changed.row(i), changed.delta.weights[i]);
+        let (row, weight) = (changed.row(i), changed.weights[i]);
         let rows = &mut self.rows;
         let indexes =
             self.indexes.iter_mut().enumerate().filter_map(|(at, index)| Some((IndexId(at), index.as_mut()?)));
@@ -795,25 +810,19 @@ impl Arrangement {
 }
 
 impl Index {
-    fn keys(&self, delta: &Delta) -> Result<Keys, ArrowError> {
-        let keys = self.codec.encode(&delta.batch)?;
-        let arrays: Vec<_> = self.columns.iter().map(|&column| delta.batch.column(column)).collect();
-        let may_be_null =
-            self.nulls == NullKeys::NeverMatch && arrays.iter().any(|array| array.logical_null_count() > 0);
-        if !may_be_null && delta.faults.is_none() {
-            return Ok(Keys { keys, except: None });
-        }
-        let nulls: Vec<_> = arrays.iter().map(|array| array.logical_nulls()).collect();
-        let state = |i: usize| {
-            if delta.fault(i).is_some_and(|fault| self.columns.iter().any(|&column| fault.has_failed(column))) {
-                KeyState::Unknown
-            } else if may_be_null && nulls.iter().flatten().any(|nulls| nulls.is_null(i)) {
-                KeyState::Never
-            } else {
-                KeyState::Known
+    /// The keys of rows that are not held (yet).
+    fn keys(&self, of: &Rows, rows: &EncodedRows) -> Keys {
+        let mut keys = EncodedRows::with_capacity(rows.len(), rows.len() * self.codec.width());
+        let (mut except, mut key) = (None, Vec::new());
+        for (i, row) in rows.iter().enumerate() {
+            of.codec.project(row, &self.columns, &self.codec, &mut key);
+            keys.push(&key);
+            let state = self.state_of(of, row);
+            if state != KeyState::Known {
+                except.get_or_insert_with(|| vec![KeyState::Known; rows.len()])[i] = state;
             }
-        };
-        Ok(Keys { keys, except: Some((0..delta.len()).map(state).collect()) })
+        }
+        Keys { keys, except }
     }
 }
 
@@ -898,7 +907,7 @@ mod tests {
         let (mut held, index) = bag();
         held.change(&delta(&[(1, Some(5), 1), (2, Some(5), 2), (3, None, 1)])).expect("its columns");
         assert!(under(&held, index, Some(5)).is_empty() && held.is_empty(), "the step is not over");
-        assert_eq!(held.changes().iter().map(|changed| changed.delta.len()).sum::<usize>(), 3);
+        assert_eq!(held.changes().iter().map(|changed| changed.weights.len()).sum::<usize>(), 3);
         held.fold();
         assert!(held.changes().is_empty());
         assert_eq!(under(&held, index, Some(5)), ["1(1, 5)", "2(2, 5)"]);
@@ -925,7 +934,7 @@ mod tests {
         let (mut held, index) = bag();
         held.change(&delta(&[(1, Some(5), 1), (1, Some(5), 1), (2, Some(5), 1), (2, Some(5), -1)]))
             .expect("its columns");
-        assert_eq!(held.changes()[0].delta.weights, [2]);
+        assert_eq!(held.changes()[0].weights, [2]);
         held.fold();
         assert_eq!(under(&held, index, Some(5)), ["2(1, 5)"]);
     }
@@ -987,7 +996,7 @@ mod tests {
             (delta(&[(1, Some(5), -1), (2, Some(5), 1)]), Move { old: Some(0), new: Some(1), held: Some(0) }),
         ] {
             let rows = rows(&held, &delta);
-            held.change_rows(delta, rows, Some(vec![moves])).expect("its columns");
+            held.change_rows(rows, delta.weights, Some(vec![moves]));
             held.fold();
         }
         assert_eq!(under(&held, own, Some(5)), ["1(2, 5)"]);
@@ -999,8 +1008,7 @@ mod tests {
         assert_eq!(held.matching(other, &id_key(2)).count(), 1);
         let gone = delta(&[(2, Some(5), -1)]);
         let bytes = rows(&held, &gone);
-        held.change_rows(gone, bytes, Some(vec![Move { old: Some(0), new: None, held: Some(0) }]))
-            .expect("its columns");
+        held.change_rows(bytes, gone.weights, Some(vec![Move { old: Some(0), new: None, held: Some(0) }]));
         held.fold();
         assert!(held.is_empty() && held.matching(other, &id_key(2)).count() == 0);
     }

@@ -246,32 +246,41 @@ impl Running {
             self.state.get_mut(kept).change(&delta).map_err(|cause| self.failed(node)(cause.into()))?;
             self.changed_rows.push(node);
         }
+        self.wake_joins(node);
         self.pass_on(node, &delta)
     }
 
-    /// A node's output to those who read it and to who serves it.
+    /// A node's kept rows have changed: joins read that where it is kept.
+    fn wake_joins(&mut self, node: usize) {
+        for Reader { node: reader, .. } in &self.nodes[node].readers {
+            if let Body::Arrange(_) = self.nodes[*reader].body {
+                self.waiting.extend(self.nodes[*reader].readers.iter().map(|join| join.node));
+            }
+        }
+    }
+
+    /// Whether anybody takes a node's output as columns, and not only from where it is kept.
+    fn hands_on_columns(&self, node: usize) -> bool {
+        let Node { readers, served, .. } = &self.nodes[node];
+        !served.is_empty() || readers.iter().any(|reader| matches!(self.nodes[reader.node].body, Body::Operator(_)))
+    }
+
+    /// A node's output to the operators that read it and to who serves it.
     fn pass_on(&mut self, node: usize, delta: &Delta) -> Result<(), StepError> {
         for i in 0..self.nodes[node].readers.len() {
             let Reader { node: reader, port } = self.nodes[node].readers[i];
-            match &self.nodes[reader].body {
-                // What an arrangement hands on only says that it changed; joins read it there.
-                Body::Arrange(_) => {
-                    let readers = &self.nodes[reader].readers;
-                    self.waiting.extend(readers.iter().map(|reader| reader.node));
-                }
-                Body::Operator(_) => {
-                    let mut when = When::AtOnce;
-                    self.with_operator(reader, To::ReadersOf(reader), |operator, step| {
-                        when = operator.when();
-                        operator.accept(port, delta, step)
-                    })?;
-                    match when {
-                        When::AtOnce => {}
-                        When::EndOfStep => drop(self.waiting.insert(reader)),
-                        When::EndOfEpoch => drop(self.late.insert(reader)),
-                    }
-                }
-                Body::Table(_) => {}
+            if !matches!(self.nodes[reader].body, Body::Operator(_)) {
+                continue;
+            }
+            let mut when = When::AtOnce;
+            self.with_operator(reader, To::ReadersOf(reader), |operator, step| {
+                when = operator.when();
+                operator.accept(port, delta, step)
+            })?;
+            match when {
+                When::AtOnce => {}
+                When::EndOfStep => drop(self.waiting.insert(reader)),
+                When::EndOfEpoch => drop(self.late.insert(reader)),
             }
         }
         for i in 0..self.nodes[node].served.len() {
@@ -436,7 +445,7 @@ impl Program {
         let ids: Vec<u32> = self.running.state.get(kept).ids().collect();
         for ids in ids.chunks(STEP_ROWS_MAX) {
             let held = self.running.state.get(kept);
-            for delta in removal(held, ids).map_err(|cause| self.running.failed(node)(cause.into()))? {
+            for delta in removal(held, ids) {
                 self.tell(node, delta)?;
             }
             self.running.end_step()?;
@@ -469,20 +478,24 @@ impl Program {
     }
 
     /// What a table says goes to its rows and to those who read it.
-    fn tell(&mut self, node: usize, TableDelta { delta, rows, moves }: TableDelta) -> Result<(), StepError> {
-        if delta.is_empty() {
+    fn tell(&mut self, node: usize, delta: TableDelta) -> Result<(), StepError> {
+        if delta.weights.is_empty() {
             return Ok(());
         }
         let running = &mut self.running;
-        if let Some(kept) = running.nodes[node].kept {
-            running
-                .state
-                .get_mut(kept)
-                .change_rows(delta.clone(), rows, moves)
-                .map_err(|cause| running.failed(node)(cause.into()))?;
+        let kept = running.nodes[node].kept;
+        let columns = if running.hands_on_columns(node) {
+            let held = kept.map(|kept| running.state.get(kept));
+            Some(delta.columns(held).map_err(|cause| running.failed(node)(cause.into()))?)
+        } else {
+            None
+        };
+        if let Some(kept) = kept {
+            running.state.get_mut(kept).change_rows(delta.rows, delta.weights, delta.moves);
             running.changed_rows.push(node);
         }
-        running.pass_on(node, &delta)
+        running.wake_joins(node);
+        columns.map_or(Ok(()), |columns| running.pass_on(node, &columns))
     }
 
     /// Begins to read a table anew. Rows of a table that is empty go straight in; nothing may be
@@ -527,9 +540,7 @@ impl Program {
         let differences = table.compare(self.running.state.get(kept), &beside).map_err(|cause| failed(cause.into()))?;
         for difference in differences {
             let Body::Table(table) = &self.running.nodes[node].body else { return Ok(()) };
-            let delta = table
-                .difference(self.running.state.get(kept), &beside, &difference)
-                .map_err(|cause| failed(cause.into()))?;
+            let delta = table.difference(self.running.state.get(kept), &beside, &difference);
             self.tell(node, delta)?;
             self.running.end_step()?;
         }

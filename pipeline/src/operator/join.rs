@@ -26,12 +26,12 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use crate::arrangement::{Arrangement, Changed, IndexId, Key, Matches};
+use crate::arrangement::{Arrangement, Changed, IndexId, Key, Matches, RowNumbers};
 use crate::delta::{Delta, PIECE_BYTES_MAX, PIECE_ROWS_MAX, TOO_MANY, TOO_MANY_HINT, add_count, total};
 use crate::fault::{Cause, Fault, Faults};
 use crate::operator::{Failure, Operator, When};
 use crate::program::Step;
-use crate::row::{RowBytes, RowCodec, batch_of, is_faulty};
+use crate::row::{EncodedRows, RowBytes, RowCodec, batch_of, is_faulty};
 use crate::state::{Handle, State};
 
 /// What comes out.
@@ -163,7 +163,7 @@ impl ByKey {
     fn new(of: &Arrangement, index: IndexId) -> ByKey {
         let mut found = ByKey::default();
         for (part, changed) in of.changes().iter().enumerate() {
-            for row in 0..changed.delta.len() {
+            for row in 0..changed.weights.len() {
                 let Key::Known(key) = changed.key(index, row) else { continue };
                 let place = (number(part), number(row));
                 let at = match found.find(of, index, key) {
@@ -181,7 +181,7 @@ impl ByKey {
                 };
                 let group = &mut found.keys[at as usize];
                 group.rows.push(place);
-                group.gained.add(changed.delta.weights[row], changed.delta.fault(row).is_some_and(|fault| fault.doubt));
+                group.gained.add(changed.weights[row], changed.is_doubtful(row));
             }
         }
         found
@@ -250,6 +250,27 @@ struct Cursor {
     /// looked up once: where a piece ends, a group of many can't be entered again but from its
     /// beginning.
     matches: Vec<u32>,
+}
+
+/// Items whose matches are looked up together, so that misses of the cache overlap.
+const LOOKED_UP_ITEMS_MAX: usize = 256;
+
+/// The keys under which the matches of some items are; empty where an item is put together otherwise.
+fn match_keys<'i>(sides: &Sides<'_>, items: impl Iterator<Item = &'i Item>) -> EncodedRows {
+    let (mut keys, mut scratch) = (EncodedRows::default(), Vec::new());
+    for item in items {
+        let (own, index) = sides.of(item.side);
+        let key = match (item.with, item.row) {
+            (With::Matches, Place::Changed { part, row }) => own.changes()[part as usize].key(index, row as usize),
+            (With::Matches, Place::Held(id)) => own.key_of(index, id, &mut scratch),
+            _ => Key::Never,
+        };
+        match key {
+            Key::Known(key) => keys.push(key),
+            Key::Never | Key::Unknown => keys.push(&[]),
+        }
+    }
+    keys
 }
 
 /// The rows of one piece of output.
@@ -339,7 +360,7 @@ impl Join {
     fn plan_pairs(&self, sides: &Sides<'_>, side: JoinSide, right_changes: &ByKey, items: &mut Vec<Item>) {
         let (rows, index) = sides.of(side);
         for (part, changed) in rows.changes().iter().enumerate() {
-            for (row, &weight) in changed.delta.weights.iter().enumerate() {
+            for (row, &weight) in changed.weights.iter().enumerate() {
                 let place = Place::Changed { part: number(part), row: number(row) };
                 let item = |with| Item { side, row: place, with, weight, doubt: false };
                 match changed.key(index, row) {
@@ -370,8 +391,8 @@ impl Join {
         let (rows, index) = sides.of(side);
         let (other, other_index) = sides.of(side.other());
         let unknown_before = other.unknown(other_index);
-        let unknown_gained = |changed: &'_ Changed| {
-            let weights = changed.delta.weights.iter().enumerate();
+        let unknown_gained = |changed: &Changed| {
+            let weights = changed.weights.iter().enumerate();
             total(weights.filter(|&(row, _)| changed.key(other_index, row) == Key::Unknown).map(|(_, weight)| weight))
         };
         let mut unknown_after = unknown_before;
@@ -387,7 +408,7 @@ impl Join {
         };
         // 1. The side's own changes count as their key says after this step.
         for (part, changed) in rows.changes().iter().enumerate() {
-            for (row, &weight) in changed.delta.weights.iter().enumerate() {
+            for (row, &weight) in changed.weights.iter().enumerate() {
                 let says = match changed.key(index, row) {
                     Key::Known(key) => says(key, other_changes.gained(other, other_index, key)).1,
                     Key::Never => wanted.of(Matches::default()),
@@ -485,13 +506,19 @@ impl Join {
         cursor: &mut Cursor,
     ) -> Result<Option<Delta>, ArrowError> {
         let mut piece = Piece::default();
-        while let Some(item) = items.get(cursor.item) {
-            if self.work(sides, item, right_changes, cursor, &mut piece)? {
-                cursor.item += 1;
-                cursor.done = 0;
-            }
-            if piece.is_full() {
-                break;
+        while !piece.is_full() && cursor.item < items.len() {
+            let side = items[cursor.item].side;
+            let next = items[cursor.item..].iter().take(LOOKED_UP_ITEMS_MAX).take_while(|item| item.side == side);
+            let (other, other_index) = sides.of(side.other());
+            let found = other.matching_each(other_index, &match_keys(sides, next.clone()));
+            for (item, matches) in next.zip(found) {
+                if self.work(sides, item, matches, right_changes, cursor, &mut piece)? {
+                    cursor.item += 1;
+                    cursor.done = 0;
+                }
+                if piece.is_full() {
+                    break;
+                }
             }
         }
         if piece.weights.is_empty() { Ok(None) } else { self.delta(sides, piece).map(Some) }
@@ -502,12 +529,14 @@ impl Join {
         &'a self,
         sides: &Sides<'a>,
         item: &Item,
+        // Those of its key, where it is put together with matches.
+        matches: RowNumbers<'_>,
         right_changes: Option<&ByKey>,
         cursor: &mut Cursor,
         piece: &mut Piece<'a>,
     ) -> Result<bool, ArrowError> {
         let row = sides.row(item.side, item.row);
-        let (other, other_index) = sides.of(item.side.other());
+        let (other, _) = sides.of(item.side.other());
         match item.with {
             With::Nothing | With::Anything => {
                 self.push(sides, item, row, None, item.weight, piece);
@@ -520,7 +549,7 @@ impl Join {
                         return Ok(false);
                     }
                     let changed = &other.changes()[part as usize];
-                    let weight = times(item.weight, changed.delta.weights[at as usize])?;
+                    let weight = times(item.weight, changed.weights[at as usize])?;
                     self.push(sides, item, row, Some(changed.row(at as usize)), weight, piece);
                     cursor.done += 1;
                 }
@@ -528,14 +557,7 @@ impl Join {
             With::Matches => {
                 if cursor.done == 0 {
                     cursor.matches.clear();
-                    let mut scratch = Vec::new();
-                    let (own, index) = sides.of(item.side);
-                    let key = match item.row {
-                        Place::Changed { part, row } => own.changes()[part as usize].key(index, row as usize),
-                        Place::Held(id) => own.key_of(index, id, &mut scratch),
-                    };
-                    let Key::Known(key) = key else { return Ok(true) };
-                    cursor.matches.extend(other.matching_ids(other_index, key));
+                    cursor.matches.extend(matches);
                 }
                 while let Some(&matched) = cursor.matches.get(cursor.done) {
                     if piece.is_full() {
