@@ -4,6 +4,7 @@
 //! reads; a node that is described twice is one node, and a running [`crate::Program`] that is given
 //! another dataflow keeps what both have ([`crate::Program::reconcile`]).
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use arrow::compute::SortOptions;
@@ -108,11 +109,15 @@ pub(crate) struct Served {
 pub struct Dataflow {
     pub(crate) nodes: Vec<Description>,
     pub(crate) served: Vec<Served>,
+    pub(crate) tables: BTreeMap<String, NodeId>,
     known: HashMap<Fingerprint, NodeId>,
 }
 
 impl Dataflow {
     /// A source table, by a name of its own.
+    ///
+    /// # Panics
+    /// When another table has the name: its changes would go to one of them.
     pub fn table(&mut self, name: &str, schema: SchemaRef, identity: Identity) -> NodeId {
         let to = schema
             .fields()
@@ -124,7 +129,10 @@ impl Dataflow {
             Identity::AppendOnly => to.text("append only"),
         };
         let kind = Kind::Table { identity };
-        self.add(to, format!("table {name}"), Cost::Delta, schema, Vec::new(), kind)
+        let table = self.add(to, format!("table {name}"), Cost::Delta, schema, Vec::new(), kind);
+        let named = *self.tables.entry(name.to_owned()).or_insert(table);
+        assert!(named == table, "two tables are called {name}");
+        table
     }
 
     /// An index of a node's rows by some of its columns.

@@ -9,6 +9,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use hashbrown::HashMap;
 
+use crate::expr::ExprError;
 use crate::fault::{Fault, Faults};
 use crate::row::{EncodedRows, batch_of};
 
@@ -182,13 +183,60 @@ pub(crate) fn take_rows(batch: &RecordBatch, indices: &UInt32Array) -> Result<Re
     take_record_batch(batch, indices)
 }
 
-/// The index of each row as often as the row counts, for `take`.
-pub(crate) fn repeated<'a>(counts: impl Iterator<Item = &'a i64>) -> UInt32Array {
-    counts
-        .enumerate()
-        .flat_map(|(i, &count)| std::iter::repeat_n(index(i), usize::try_from(count).unwrap_or(0)))
-        .collect()
+/// Copies of rows that are written out for a recomputation, beside the first of each.
+const COPIES_MAX: i64 = 1 << 25;
+
+/// The index of each row as often as the row counts, for `take`: `None` where each counts once. What
+/// is recomputed knows nothing of counts, so it needs every copy; a row may count a million million
+/// times, and memory would be gone long before.
+pub(crate) fn repeated<'a>(
+    counts: impl ExactSizeIterator<Item = &'a i64> + Clone,
+) -> Result<Option<UInt32Array>, ExprError> {
+    let rows = i64::try_from(counts.len()).unwrap_or(i64::MAX);
+    let all = counts.clone().fold(0_i64, |all, count| all.saturating_add(*count));
+    if all == rows {
+        return Ok(None);
+    }
+    if all - rows > COPIES_MAX {
+        return Err(ExprError(format!(
+            "{rows} rows that can be told apart stand {all} times, and only {COPIES_MAX} copies are written out to \
+             recompute an answer: use DISTINCT or GROUP BY before it, or join on a key"
+        )));
+    }
+    let each = counts.enumerate();
+    let copies = each.flat_map(|(i, &count)| std::iter::repeat_n(index(i), usize::try_from(count).unwrap_or(0)));
+    Ok(Some(copies.collect()))
 }
+
+/// Adds to a count of rows: of equal ones, of those under a key, of those in order.
+///
+/// Rows that are told apart are fewer than 2^32, so only a join of rows that stand very often makes
+/// counts of which some no longer fit; it refuses a pair that does not. Of those that do the sum may
+/// not. A sum that has wrapped would be an answer like any other, so the program stops. (What an
+/// operator only looks at while a step runs, held and changed together, it adds once more when the
+/// step is over: that is before anything of the step is published, and soon enough to stop.)
+///
+/// # Panics
+/// When the count is more than an `i64` holds.
+pub(crate) fn add_count(count: &mut i64, by: i64) {
+    #[cold]
+    fn too_many(count: i64, by: i64) -> ! {
+        panic!("{TOO_MANY}: {count} and {by} more ({TOO_MANY_HINT})")
+    }
+    *count = count.checked_add(by).unwrap_or_else(|| too_many(*count, by));
+}
+
+/// The sum of counts of rows, as [`add_count`].
+pub(crate) fn total<'a>(counts: impl IntoIterator<Item = &'a i64>) -> i64 {
+    let mut total = 0;
+    counts.into_iter().for_each(|count| add_count(&mut total, *count));
+    total
+}
+
+/// What is wrong where a count does not fit, and what to write.
+pub(crate) const TOO_MANY: &str = "rows stand more often than can be counted";
+pub(crate) const TOO_MANY_HINT: &str =
+    "a join of rows that stand very often multiplies them: join on a key, or GROUP BY before the join";
 
 /// The rows that are left when equal rows are added up: their indices (the first of each) and
 /// net weights. `None` when every row stands alone already, which is the common case.
@@ -203,7 +251,7 @@ pub(crate) fn net(rows: &EncodedRows, weights: &[i64]) -> Option<(Vec<u32>, Vec<
     for (i, &weight) in weights.iter().enumerate() {
         let slot = *first.entry(rows.row(i)).or_insert(sums.len());
         match sums.get_mut(slot) {
-            Some((_, sum)) => *sum += weight,
+            Some((_, sum)) => add_count(sum, weight),
             None => sums.push((index(i), weight)),
         }
     }

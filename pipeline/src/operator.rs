@@ -23,7 +23,7 @@ use crate::delta::Delta;
 use crate::program::{Step, StepError};
 use crate::state::State;
 
-/// Why an operator could not go on: a mistake of ours.
+/// Why an operator could not go on: a mistake of ours, or more rows than can be counted.
 #[derive(Debug)]
 pub enum Failure {
     /// Its own.
@@ -70,7 +70,8 @@ pub trait Operator: Send {
     /// Takes in a piece of what an input changes.
     ///
     /// # Errors
-    /// Only for mistakes of ours, such as a batch of another schema: data never fails a step.
+    /// Only for mistakes of ours, such as a batch of another schema: data never fails a step, but
+    /// where a pair of rows stands more often than can be counted.
     fn accept(&mut self, port: usize, delta: &Delta, step: &mut Step<'_>) -> Result<(), Failure>;
 
     /// All inputs have said what they change: emits what that comes to.

@@ -19,7 +19,7 @@
 mod explain; // what the nodes are, for people
 mod reconcile; // from what runs to what another dataflow describes
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use arrow::array::RecordBatch;
@@ -48,7 +48,8 @@ pub struct TableId(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProjectionId(pub usize);
 
-/// A step that could not be done: a mistake of ours, never of the data.
+/// A step that could not be done: a mistake of ours, never of the data, but for rows of which a join
+/// makes more than can be counted.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
     /// An operator or a table refused its input.
@@ -160,6 +161,7 @@ pub struct Program {
     running: Running,
     /// By [`TableId`]: the node, while there is one.
     tables: Vec<Option<usize>>,
+    table_names: BTreeMap<String, TableId>,
 }
 
 /// An operator's view of the program while it works.
@@ -244,32 +246,41 @@ impl Running {
             self.state.get_mut(kept).change(&delta).map_err(|cause| self.failed(node)(cause.into()))?;
             self.changed_rows.push(node);
         }
+        self.wake_joins(node);
         self.pass_on(node, &delta)
     }
 
-    /// A node's output to those who read it and to who serves it.
+    /// A node's kept rows have changed: joins read that where it is kept.
+    fn wake_joins(&mut self, node: usize) {
+        for Reader { node: reader, .. } in &self.nodes[node].readers {
+            if let Body::Arrange(_) = self.nodes[*reader].body {
+                self.waiting.extend(self.nodes[*reader].readers.iter().map(|join| join.node));
+            }
+        }
+    }
+
+    /// Whether anybody takes a node's output as columns, and not only from where it is kept.
+    fn hands_on_columns(&self, node: usize) -> bool {
+        let Node { readers, served, .. } = &self.nodes[node];
+        !served.is_empty() || readers.iter().any(|reader| matches!(self.nodes[reader.node].body, Body::Operator(_)))
+    }
+
+    /// A node's output to the operators that read it and to who serves it.
     fn pass_on(&mut self, node: usize, delta: &Delta) -> Result<(), StepError> {
         for i in 0..self.nodes[node].readers.len() {
             let Reader { node: reader, port } = self.nodes[node].readers[i];
-            match &self.nodes[reader].body {
-                // What an arrangement hands on only says that it changed; joins read it there.
-                Body::Arrange(_) => {
-                    let readers = &self.nodes[reader].readers;
-                    self.waiting.extend(readers.iter().map(|reader| reader.node));
-                }
-                Body::Operator(_) => {
-                    let mut when = When::AtOnce;
-                    self.with_operator(reader, To::ReadersOf(reader), |operator, step| {
-                        when = operator.when();
-                        operator.accept(port, delta, step)
-                    })?;
-                    match when {
-                        When::AtOnce => {}
-                        When::EndOfStep => drop(self.waiting.insert(reader)),
-                        When::EndOfEpoch => drop(self.late.insert(reader)),
-                    }
-                }
-                Body::Table(_) => {}
+            if !matches!(self.nodes[reader].body, Body::Operator(_)) {
+                continue;
+            }
+            let mut when = When::AtOnce;
+            self.with_operator(reader, To::ReadersOf(reader), |operator, step| {
+                when = operator.when();
+                operator.accept(port, delta, step)
+            })?;
+            match when {
+                When::AtOnce => {}
+                When::EndOfStep => drop(self.waiting.insert(reader)),
+                When::EndOfEpoch => drop(self.late.insert(reader)),
             }
         }
         for i in 0..self.nodes[node].served.len() {
@@ -434,7 +445,7 @@ impl Program {
         let ids: Vec<u32> = self.running.state.get(kept).ids().collect();
         for ids in ids.chunks(STEP_ROWS_MAX) {
             let held = self.running.state.get(kept);
-            for delta in removal(held, ids).map_err(|cause| self.running.failed(node)(cause.into()))? {
+            for delta in removal(held, ids) {
                 self.tell(node, delta)?;
             }
             self.running.end_step()?;
@@ -467,20 +478,24 @@ impl Program {
     }
 
     /// What a table says goes to its rows and to those who read it.
-    fn tell(&mut self, node: usize, TableDelta { delta, rows, moves }: TableDelta) -> Result<(), StepError> {
-        if delta.is_empty() {
+    fn tell(&mut self, node: usize, delta: TableDelta) -> Result<(), StepError> {
+        if delta.weights.is_empty() {
             return Ok(());
         }
         let running = &mut self.running;
-        if let Some(kept) = running.nodes[node].kept {
-            running
-                .state
-                .get_mut(kept)
-                .change_rows(delta.clone(), rows, moves)
-                .map_err(|cause| running.failed(node)(cause.into()))?;
+        let kept = running.nodes[node].kept;
+        let columns = if running.hands_on_columns(node) {
+            let held = kept.map(|kept| running.state.get(kept));
+            Some(delta.columns(held).map_err(|cause| running.failed(node)(cause.into()))?)
+        } else {
+            None
+        };
+        if let Some(kept) = kept {
+            running.state.get_mut(kept).change_rows(delta.rows, delta.weights, delta.moves);
             running.changed_rows.push(node);
         }
-        running.pass_on(node, &delta)
+        running.wake_joins(node);
+        columns.map_or(Ok(()), |columns| running.pass_on(node, &columns))
     }
 
     /// Begins to read a table anew. Rows of a table that is empty go straight in; nothing may be
@@ -525,9 +540,7 @@ impl Program {
         let differences = table.compare(self.running.state.get(kept), &beside).map_err(|cause| failed(cause.into()))?;
         for difference in differences {
             let Body::Table(table) = &self.running.nodes[node].body else { return Ok(()) };
-            let delta = table
-                .difference(self.running.state.get(kept), &beside, &difference)
-                .map_err(|cause| failed(cause.into()))?;
+            let delta = table.difference(self.running.state.get(kept), &beside, &difference);
             self.tell(node, delta)?;
             self.running.end_step()?;
         }
@@ -581,10 +594,7 @@ impl Program {
     /// A table by its name.
     #[must_use]
     pub fn table_id(&self, name: &str) -> Option<TableId> {
-        let label = format!("table {name}");
-        (0..self.tables.len())
-            .map(TableId)
-            .find(|id| self.tables[id.0].is_some_and(|node| self.running.nodes[node].label == label))
+        self.table_names.get(name).copied()
     }
 
     /// A projection by its name.
@@ -758,7 +768,6 @@ mod tests {
     use super::*;
     use crate::testing::{Client, INT, Kit, changes, schema};
     use crate::{AggregateCall, AggregateKind, Dataflow};
-    use std::collections::BTreeMap;
 
     fn counted(kit: &mut Kit, name: &str) {
         let input = kit.all(kit.o);
@@ -1004,5 +1013,27 @@ mod tests {
         assert_eq!(program.mark_state(), 0);
         assert!(program.sizes().iter().any(|(label, size)| label == "table o" && size.rows == 2 && size.bytes > 0));
         assert!(program.explain(program.projection_id("counts").expect("counts")).contains("table o  delta  2 rows"));
+    }
+
+    /// A table is found by its name among the tables: not by what is shown of it to people, and not
+    /// one of two.
+    #[test]
+    fn a_table_is_found_by_its_name() {
+        let mut program = Program::new(flow(|_| {})).expect("a program");
+        let (o, c) = (program.table_id("o").expect("o"), program.table_id("c").expect("c"));
+        assert_ne!(o, c);
+        assert_eq!((program.table_id("table o"), program.table_id("x")), (None, None));
+        let mut other = Dataflow::default();
+        other.table("x", schema(&[("id", INT)]), crate::table::Identity::WholeRow);
+        program.reconcile(other).expect("another dataflow");
+        assert_eq!((program.table_id("o"), program.table_id("c")), (None, None));
+        assert!(program.table_id("x").is_some_and(|x| x != o && x != c), "a number is not given twice");
+    }
+
+    /// Of two tables of one name the second would never have got a row.
+    #[test]
+    #[should_panic(expected = "two tables are called o")]
+    fn two_tables_of_one_name_are_refused() {
+        Kit::new().dataflow.table("o", schema(&[("id", INT)]), crate::table::Identity::WholeRow);
     }
 }

@@ -13,7 +13,7 @@ use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use hashbrown::HashMap;
 
-use crate::delta::{Delta, index, pieces};
+use crate::delta::{Delta, add_count, index, pieces};
 use crate::expr::{ExprError, Withheld, shorten};
 use crate::operator::View;
 use crate::row::{EncodedRows, RowBytes, RowCodec, batch_of};
@@ -176,7 +176,7 @@ impl Projection {
             let held = state.get_mut(self.withheld);
             for (i, &weight) in withheld.weights.iter().enumerate() {
                 held.add(rows.row(i), weight);
-                self.withheld_rows += weight;
+                add_count(&mut self.withheld_rows, weight);
             }
             delta = delta.take(&clean)?;
         }
@@ -302,7 +302,7 @@ impl Projection {
         for ((delta, row), weight) in self.all_rows() {
             let slot = *first.entry(rows[delta].row(row)).or_insert(sums.len());
             match sums.get_mut(slot) {
-                Some((_, sum)) => *sum += weight,
+                Some((_, sum)) => add_count(sum, weight),
                 None => sums.push(((delta, row), weight)),
             }
         }

@@ -107,6 +107,12 @@ pub struct EncodedRows {
 }
 
 impl EncodedRows {
+    /// No rows, with room for some.
+    #[must_use]
+    pub fn with_capacity(rows: usize, bytes: usize) -> EncodedRows {
+        EncodedRows { bytes: Vec::with_capacity(bytes), ends: Vec::with_capacity(rows) }
+    }
+
     /// The bytes of row `i`.
     #[must_use]
     pub fn row(&self, i: usize) -> &[u8] {
@@ -187,6 +193,11 @@ impl RowCodec {
     /// As [`RowCodec::new`].
     pub fn whole(schema: &SchemaRef) -> Result<RowCodec, ArrowError> {
         RowCodec::new(schema, &(0..schema.fields().len()).collect::<Vec<_>>())
+    }
+
+    /// The bytes of a row without those of its longer values.
+    pub(crate) fn width(&self) -> usize {
+        self.fixed
     }
 
     /// The types of its columns: codecs with equal types give equal values equal bytes.

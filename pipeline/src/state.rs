@@ -16,13 +16,14 @@ use std::marker::PhantomData;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
 
+use crate::delta::add_count;
 use crate::fingerprint::Fingerprint;
-use crate::row::RowBytes;
+use crate::row::{EncodedRows, RowBytes};
 
 /// The first bytes of written state.
 const MAGIC: &[u8; 4] = b"DFST";
 /// Raised whenever written state of before can't be read any more.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
 
 /// A value in a store.
 pub trait Value: Default + Send + 'static {
@@ -375,6 +376,23 @@ impl<V: Value> Keyed<V> {
         self.places.find(self.hasher.hash_one(key), |&id| self.key(id) == key).copied()
     }
 
+    /// The entries of many keys. Where a key probably is follows from its hash alone, and whether it
+    /// is there needs a look at the entry: each taken in a pass of its own, the misses of the cache
+    /// of one key overlap with those of the next.
+    #[must_use]
+    pub fn find_each(&self, keys: &EncodedRows) -> Vec<Option<u32>> {
+        if keys.len() < 2 {
+            return keys.iter().map(|key| self.find(key)).collect();
+        }
+        let hashes: Vec<u64> = keys.iter().map(|key| self.hasher.hash_one(key)).collect();
+        let likely: Vec<Option<u32>> = hashes.iter().map(|&hash| self.places.find(hash, |_| true).copied()).collect();
+        let found = keys.iter().zip(hashes).zip(likely).map(|((key, hash), likely)| match likely {
+            Some(id) if self.key(id) != key => self.places.find(hash, |&id| self.key(id) == key).copied(),
+            likely => likely,
+        });
+        found.collect()
+    }
+
     /// The key of an entry.
     #[must_use]
     pub fn key(&self, id: u32) -> &[u8] {
@@ -519,7 +537,7 @@ impl Counted for i64 {
     }
 
     fn add(&mut self, by: i64) -> i64 {
-        *self += by;
+        add_count(self, by);
         *self
     }
 }
@@ -597,6 +615,21 @@ mod tests {
         assert_eq!(store.ids().collect::<Vec<_>>(), [a, b]);
         assert_eq!((store.add(b"c", -1), store.add(b"d", 2), store.add(b"e", 0)), (0, 2, 0));
         assert_eq!(store.len(), 2);
+    }
+
+    /// Of many keys some have the place of another for the likely one: what is found is the same.
+    #[test]
+    fn many_keys_are_found_as_each_is() {
+        let mut store = Keyed::<i64>::default();
+        for n in (0..2000_u32).step_by(2) {
+            store.insert(&n.to_le_bytes(), b"", 1);
+        }
+        let mut keys = EncodedRows::default();
+        (0..2000_u32).for_each(|n| keys.push(&n.to_le_bytes()));
+        keys.push(&[]);
+        let each: Vec<Option<u32>> = keys.iter().map(|key| store.find(key)).collect();
+        assert_eq!(each.iter().flatten().count(), 1000);
+        assert_eq!(store.find_each(&keys), each);
     }
 
     #[test]

@@ -71,9 +71,25 @@ pub struct Beside {
 /// Rows that go or come in one piece, ready for the table's arrangement.
 #[derive(Debug)]
 pub(crate) struct TableDelta {
-    pub(crate) delta: Delta,
     pub(crate) rows: EncodedRows,
+    pub(crate) weights: Vec<i64>,
+    /// The same as columns, where they came so: rows from state are decoded only for who reads them.
+    columns: Option<Delta>,
     pub(crate) moves: Option<Vec<Move>>,
+}
+
+impl TableDelta {
+    /// The rows as columns; `held` are those of the table, where it keeps any.
+    pub(crate) fn columns(&self, held: Option<&Arrangement>) -> Result<Delta, ArrowError> {
+        match (&self.columns, held) {
+            (Some(columns), _) => Ok(columns.clone()),
+            (None, Some(held)) => {
+                let rows: Vec<&[u8]> = self.rows.iter().collect();
+                Ok(Delta::new(held.decode(&rows)?, self.weights.clone()).net())
+            }
+            (None, None) => unreachable!("what a table without rows says is what came"),
+        }
+    }
 }
 
 impl Table {
@@ -121,10 +137,15 @@ impl Table {
             let batch = normal(&self.schema, &changes.rows)?;
             let rows = codec.encode(&batch)?;
             for piece in pieces(rows.iter().map(<[u8]>::len)) {
-                let delta = Delta::inserts(batch.slice(piece.start, piece.len()));
+                let columns = Delta::inserts(batch.slice(piece.start, piece.len()));
                 let mut encoded = EncodedRows::default();
                 piece.for_each(|i| encoded.push(rows.row(i)));
-                out.push(TableDelta { delta, rows: encoded, moves: None });
+                out.push(TableDelta {
+                    rows: encoded,
+                    weights: columns.weights.clone(),
+                    columns: Some(columns),
+                    moves: None,
+                });
             }
         }
         Ok(out)
@@ -169,12 +190,7 @@ impl Table {
     }
 
     /// A piece of the difference as a delta.
-    pub(crate) fn difference(
-        &self,
-        held: &Arrangement,
-        beside: &Beside,
-        piece: &Difference,
-    ) -> Result<TableDelta, ArrowError> {
+    pub(crate) fn difference(&self, held: &Arrangement, beside: &Beside, piece: &Difference) -> TableDelta {
         let copy = &beside.rows;
         let mut out = NetRows::default();
         for &(old, new) in &piece.0 {
@@ -185,7 +201,7 @@ impl Table {
                 out.count(row, new.map_or(0, |id| *copy.value(id)) - old.map_or(0, |id| held.count(id)));
             }
         }
-        out.whole(held)
+        out.whole()
     }
 }
 
@@ -283,7 +299,7 @@ impl<'a> KeyedStep<'a> {
             self.held.key_codec().ok_or_else(|| ArrowError::InvalidArgumentError("a table with a key".to_owned()))?;
         for changes in changes {
             let keys = codec.encode(&changes.rows)?;
-            self.found.push(keys.iter().map(|key| self.held.find(key)).collect());
+            self.found.push(self.held.find_each(&keys));
             self.keys.push(keys);
             self.rows.push(self.held.codec().encode(&changes.rows)?);
         }
@@ -332,7 +348,7 @@ impl<'a> KeyedStep<'a> {
         {
             return self.inserts(table, only);
         }
-        self.net()
+        Ok(self.net())
     }
 
     /// Whether every change is a row of a key that was not there, each once: then the batch is the
@@ -350,16 +366,17 @@ impl<'a> KeyedStep<'a> {
         let cut = pieces(rows.iter().map(<[u8]>::len));
         cut.into_iter()
             .map(|piece| {
-                let delta = Delta::inserts(batch.slice(piece.start, piece.len())).net();
+                let columns = Delta::inserts(batch.slice(piece.start, piece.len())).net();
                 let moves = (0..piece.len()).map(|new| Move { old: None, new: Some(new), held: None }).collect();
                 let mut encoded = EncodedRows::default();
                 piece.for_each(|i| encoded.push(rows.row(i)));
-                Ok(TableDelta { delta, rows: encoded, moves: Some(moves) })
+                let weights = columns.weights.clone();
+                Ok(TableDelta { rows: encoded, weights, columns: Some(columns), moves: Some(moves) })
             })
             .collect()
     }
 
-    fn net(&self) -> Result<Vec<TableDelta>, ArrowError> {
+    fn net(&self) -> Vec<TableDelta> {
         let mut out = NetRows::default();
         for (i, touched) in self.touched.iter().enumerate() {
             let (old, new) = (touched.held.map(|id| (id, self.held.row(id))), self.row_now(i));
@@ -371,7 +388,7 @@ impl<'a> KeyedStep<'a> {
             let touched = self.touched.iter().filter_map(|touched| touched.held);
             untouched(self.held, touched).for_each(|id| out.replace(Some((id, self.held.row(id))), None));
         }
-        out.pieces(self.held)
+        out.pieces()
     }
 }
 
@@ -479,7 +496,7 @@ impl<'a> BagStep<'a> {
                 self.touched.iter().filter_map(|((batch, row), _)| self.held.find(self.rows[*batch].row(*row)));
             untouched(self.held, touched).for_each(|id| out.count(self.held.row(id), -self.held.count(id)));
         }
-        out.pieces(self.held)
+        Ok(out.pieces())
     }
 }
 
@@ -516,12 +533,12 @@ impl<'a> NetRows<'a> {
     }
 
     /// As deltas of bounded size; the rows of one key stay together.
-    fn pieces(self, held: &Arrangement) -> Result<Vec<TableDelta>, ArrowError> {
+    fn pieces(self) -> Vec<TableDelta> {
         if self.moves.is_empty() {
             let cut = pieces(self.rows.iter().map(|row| row.len()));
             return cut
                 .into_iter()
-                .map(|piece| delta_of(held, &self.rows[piece.clone()], self.weights[piece].to_vec(), None))
+                .map(|piece| delta_of(&self.rows[piece.clone()], self.weights[piece].to_vec(), None))
                 .collect();
         }
         let size =
@@ -538,15 +555,15 @@ impl<'a> NetRows<'a> {
                     new: each.new.map(|i| i - start),
                     ..*each
                 });
-                delta_of(held, &self.rows[start..end], self.weights[start..end].to_vec(), Some(shifted.collect()))
+                delta_of(&self.rows[start..end], self.weights[start..end].to_vec(), Some(shifted.collect()))
             })
             .collect()
     }
 
     /// As one delta.
-    fn whole(self, held: &Arrangement) -> Result<TableDelta, ArrowError> {
+    fn whole(self) -> TableDelta {
         let moves = (!self.moves.is_empty()).then_some(self.moves);
-        delta_of(held, &self.rows, self.weights, moves)
+        delta_of(&self.rows, self.weights, moves)
     }
 }
 
@@ -557,7 +574,7 @@ fn untouched(held: &Arrangement, touched: impl Iterator<Item = u32>) -> impl Ite
 }
 
 /// These rows of a table as they go.
-pub(crate) fn removal(held: &Arrangement, ids: &[u32]) -> Result<Vec<TableDelta>, ArrowError> {
+pub(crate) fn removal(held: &Arrangement, ids: &[u32]) -> Vec<TableDelta> {
     let mut out = NetRows::default();
     for &id in ids {
         if held.key_codec().is_some() {
@@ -566,19 +583,13 @@ pub(crate) fn removal(held: &Arrangement, ids: &[u32]) -> Result<Vec<TableDelta>
             out.count(held.row(id), -held.count(id));
         }
     }
-    out.pieces(held)
+    out.pieces()
 }
 
-fn delta_of(
-    held: &Arrangement,
-    rows: &[&[u8]],
-    weights: Vec<i64>,
-    moves: Option<Vec<Move>>,
-) -> Result<TableDelta, ArrowError> {
-    let delta = Delta::new(held.decode(rows)?, weights).net();
-    let mut encoded = EncodedRows::default();
+fn delta_of(rows: &[&[u8]], weights: Vec<i64>, moves: Option<Vec<Move>>) -> TableDelta {
+    let mut encoded = EncodedRows::with_capacity(rows.len(), rows.iter().map(|row| row.len()).sum());
     rows.iter().for_each(|row| encoded.push(row));
-    Ok(TableDelta { delta, rows: encoded, moves })
+    TableDelta { rows: encoded, weights, columns: None, moves }
 }
 
 #[cfg(test)]

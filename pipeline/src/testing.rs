@@ -262,12 +262,26 @@ impl Client {
 /// at the end of each epoch; rows that it withholds stand behind a `?`. Beside it, what it has said
 /// so far must be what its image is.
 pub fn check(build: impl FnOnce(&mut Kit) -> Input, story: &str, expected: &Expect) {
+    let mut told = String::new();
+    play(build, story, |epoch, _, line| {
+        if !line.is_empty() {
+            let _ = writeln!(told, "{epoch}: {line}");
+        }
+    });
+    expected.assert_eq(&told);
+}
+
+/// As [`check`]; what the client has, and what it was told, is looked at after each epoch.
+pub fn play(
+    build: impl FnOnce(&mut Kit) -> Input,
+    story: &str,
+    mut look: impl FnMut(usize, &BTreeMap<String, i64>, &str),
+) {
     let mut kit = Kit::new();
     let input = build(&mut kit);
     kit.dataflow.serve("p", &input, ProjectionKey::WholeRow);
     let mut program = Program::new(kit.dataflow).expect("a program");
     let mut client = Client::default();
-    let mut told = String::new();
     for (epoch, text) in [""].into_iter().chain(story.split(';')).enumerate() {
         for step in text.split('|') {
             let step = changes(&program, step);
@@ -298,9 +312,6 @@ pub fn check(build: impl FnOnce(&mut Kit) -> Input, story: &str, expected: &Expe
         }
         image.retain(|_, count| *count != 0);
         assert_eq!(image, client.rows, "the image is what was said, after epoch {epoch}");
-        if !line.is_empty() {
-            let _ = writeln!(told, "{epoch}: {}", line.trim_start());
-        }
+        look(epoch, &client.rows, line.trim_start());
     }
-    expected.assert_eq(&told);
 }

@@ -34,7 +34,7 @@ use arrow::error::ArrowError;
 use hashbrown::HashMap;
 use hashbrown::hash_map::EntryRef;
 
-use crate::delta::{Delta, pieces, repeated};
+use crate::delta::{Delta, add_count, pieces, repeated};
 use crate::exact::ExactSum;
 use crate::expr::{Aggregate, ExprError, caught};
 use crate::fault::{CAUSES_MAX, Cause, Fault, Faults};
@@ -96,6 +96,9 @@ struct Call {
 }
 
 /// A sum over rows: of a group, or of what a step changes in it.
+///
+/// Numbers of rows are added with [`add_count`]. With these no more than 2^63, sums fit: of integers
+/// within 2^126, of decimals within 2^190; and the NaNs and infinities of a float are among its values.
 #[derive(Debug, Default)]
 pub struct Group {
     /// Rows that are there for sure.
@@ -177,7 +180,7 @@ impl Counts {
         const ENTRY_BYTES: usize = 24;
         match self.by_value.get_mut(value) {
             Some(count) => {
-                *count += weight;
+                add_count(count, weight);
                 if *count == 0 {
                     self.by_value.remove(value);
                     self.bytes -= value.len() + ENTRY_BYTES;
@@ -241,22 +244,22 @@ impl<'a> Column<'a> {
             return;
         }
         match (state, &self.values) {
-            (Sum::Count(count), _) => *count += weight,
+            (Sum::Count(count), _) => add_count(count, weight),
             (Sum::Integers { values, sum }, Values::Int64(array)) => {
-                *values += weight;
+                add_count(values, weight);
                 *sum += i128::from(array.value(row)) * i128::from(weight);
             }
             (Sum::Integers { values, sum }, Values::UInt64(array)) => {
-                *values += weight;
+                add_count(values, weight);
                 *sum += i128::from(array.value(row)) * i128::from(weight);
             }
             (Sum::Decimals { values, sum }, Values::Decimal128(array)) => {
-                *values += weight;
+                add_count(values, weight);
                 let term = i256::from_i128(array.value(row)).wrapping_mul(i256::from_i128(i128::from(weight)));
                 *sum = sum.wrapping_add(term);
             }
             (Sum::Floats { values, sum }, Values::Float64(array)) => {
-                *values += weight;
+                add_count(values, weight);
                 sum.add(array.value(row), weight);
             }
             (Sum::Values(counts), Values::Rows(rows)) => counts.add(rows.row(row).data(), weight),
@@ -303,7 +306,7 @@ impl GroupFaults {
             match self.causes.entry(cause.clone()) {
                 Entry::Vacant(entry) => drop(entry.insert(weight)),
                 Entry::Occupied(mut entry) => {
-                    *entry.get_mut() += weight;
+                    add_count(entry.get_mut(), weight);
                     if *entry.get() == 0 {
                         entry.remove();
                     }
@@ -313,9 +316,9 @@ impl GroupFaults {
     }
 
     fn add(&mut self, other: &GroupFaults) {
-        self.doubtful += other.doubtful;
+        add_count(&mut self.doubtful, other.doubtful);
         self.failed.resize(self.failed.len().max(other.failed.len()), 0);
-        self.failed.iter_mut().zip(&other.failed).for_each(|(failed, more)| *failed += more);
+        self.failed.iter_mut().zip(&other.failed).for_each(|(failed, more)| add_count(failed, *more));
         other.causes.iter().for_each(|(cause, weight)| self.count(std::slice::from_ref(cause), *weight));
     }
 
@@ -343,7 +346,7 @@ impl Group {
 
     /// Becomes the sum of both.
     fn add(&mut self, change: Group) {
-        self.rows += change.rows;
+        add_count(&mut self.rows, change.rows);
         if self.sums.is_empty() {
             self.sums = change.sums;
         } else {
@@ -364,17 +367,17 @@ impl Group {
 impl Sum {
     fn add(&mut self, change: Sum) {
         match (self, change) {
-            (Sum::Count(count), Sum::Count(more)) => *count += more,
+            (Sum::Count(count), Sum::Count(more)) => add_count(count, more),
             (Sum::Integers { values, sum }, Sum::Integers { values: more, sum: by }) => {
-                *values += more;
+                add_count(values, more);
                 *sum += by;
             }
             (Sum::Decimals { values, sum }, Sum::Decimals { values: more, sum: by }) => {
-                *values += more;
+                add_count(values, more);
                 *sum = sum.wrapping_add(by);
             }
             (Sum::Floats { values, sum }, Sum::Floats { values: more, sum: by }) => {
-                *values += more;
+                add_count(values, more);
                 sum.add_sum(&by);
             }
             (Sum::Values(counts), Sum::Values(more)) => {
@@ -590,11 +593,11 @@ impl GroupBy {
             };
             if let Some(fault) = fault.filter(|fault| is_unknown || fault.doubt) {
                 let faults = group.faults_mut(self.calls.len());
-                faults.doubtful += weight;
+                add_count(&mut faults.doubtful, weight);
                 faults.count(&fault.causes, weight);
                 continue;
             }
-            group.rows += weight;
+            add_count(&mut group.rows, weight);
             let mut failed_here = false;
             for (at, ((call, column), sum)) in self.calls.iter().zip(&columns).zip(&mut group.sums).enumerate() {
                 let has_failed =
@@ -880,15 +883,12 @@ impl Call {
 
     fn recompute(&self, aggregate: &dyn Aggregate, values: &[(&RowBytes, i64)]) -> Result<ArrayRef, ExprError> {
         let codec = self.codec.as_ref().ok_or_else(|| ExprError("an aggregate over no column".to_owned()))?;
+        let copies = repeated(values.iter().map(|(_, count)| count))?;
         let arguments = codec.decode(values.iter().map(|(row, _)| &***row))?;
-        let rows: usize = values.iter().map(|&(_, count)| usize::try_from(count).unwrap_or(0)).sum();
-        if rows == values.len() {
-            return caught(|| aggregate.evaluate(&arguments, rows));
-        }
-        let take = repeated(values.iter().map(|(_, count)| count));
+        let Some(copies) = copies else { return caught(|| aggregate.evaluate(&arguments, values.len())) };
         let arguments =
-            arguments.iter().map(|array| arrow::compute::take(array, &take, None)).collect::<Result<Vec<_>, _>>()?;
-        caught(|| aggregate.evaluate(&arguments, rows))
+            arguments.iter().map(|array| arrow::compute::take(array, &copies, None)).collect::<Result<Vec<_>, _>>()?;
+        caught(|| aggregate.evaluate(&arguments, copies.len()))
     }
 
     /// The column of these answers.
@@ -1252,5 +1252,31 @@ mod tests {
                 4: +(1, _+5, 2)
             "#]],
         );
+    }
+
+    /// Rows that each can be counted, together can not: the program stops with the reason, where the
+    /// count went on below zero.
+    #[test]
+    #[should_panic(expected = "rows stand more often than can be counted: 7680000000000000000 and")]
+    fn a_count_that_does_not_fit_stops_the_program() {
+        let mut kit = Kit::new();
+        let mut node = kit.l;
+        for power in [2, 4, 8] {
+            let side = kit.dataflow.arrange(node, vec![0], crate::arrangement::NullKeys::NeverMatch);
+            let schema = Arc::new(kit.dataflow.schema(kit.l).project(&[0]).expect("a column"));
+            let columns = vec![(crate::JoinSide::Left, 0)];
+            let label = format!("to the power of {power}");
+            node = kit.dataflow.join(label, crate::JoinKind::Inner, (side, side), columns, schema);
+        }
+        let input = kit.all(node);
+        let four = kit.dataflow.union(&vec![input; 4], schema(&[("a", INT)]));
+        let input = kit.all(four);
+        let call = AggregateCall { kind: AggregateKind::Count, arguments: vec![], filter: None };
+        let node = kit.dataflow.group_by("n".to_owned(), &input, vec![], vec![call], schema(&[("n", INT)]), "");
+        let input = kit.all(node);
+        kit.dataflow.serve("p", &input, crate::projection::ProjectionKey::WholeRow);
+        let mut program = crate::Program::new(kit.dataflow).expect("a program");
+        let step = crate::testing::changes(&program, &"+l(1, x)".repeat(200));
+        let _ = program.apply(&step);
     }
 }

@@ -1,15 +1,19 @@
 //! `ORDER BY … LIMIT … OFFSET …`, kept live.
 //!
-//! All rows are held in order; the output is a window of it. Where the window begins is remembered,
-//! so that what it skips is never walked: a step moves the beginning by as many rows as came or went
-//! before it, and costs that, plus the window when a row inside it changes. Ties in the sort key are
-//! broken by the bytes of the row, so the window is a function of the rows and of nothing else.
+//! All rows are held in order; the output is a window of it, from one [`Edge`] to another: behind the
+//! rows that are skipped, and behind those and the rows that are wanted. Where the edges are is
+//! remembered, so that what lies before, within and behind the window is never walked: a step moves
+//! an edge by as many rows as came or went before it. What the window gains and loses is then among
+//! the changed rows and those that an edge passed over, and that is what a step costs, however large
+//! the window is, and whether or not it has an end. Ties in the sort key are broken by the bytes of the
+//! row, so the window is a function of the rows and of nothing else.
 //!
 //! What is not known: a row in doubt shifts those behind it or does not; a row whose sort key (or,
 //! among ties, any column) is not known may stand anywhere. So a row has a least and a greatest
 //! place. It is in the window for sure when both are inside, and in doubt when only some place is.
 //! While there are such rows, each step walks from the first row.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::Bound;
@@ -18,7 +22,7 @@ use std::sync::Arc;
 use arrow::compute::SortOptions;
 use arrow::error::ArrowError;
 
-use crate::delta::{Delta, pieces};
+use crate::delta::{Delta, add_count, pieces, total};
 use crate::fault::{Cause, Fault};
 use crate::operator::{Failure, Operator, View, When};
 use crate::program::Step;
@@ -28,16 +32,23 @@ use crate::state::{Handle, Reader, State, Store, write_bytes};
 /// A sort key, and a row's bytes.
 type Place = (RowBytes, RowBytes);
 type Ordered = BTreeMap<Place, i64>;
-/// The first row of a window, and how many times it stands before the window already.
-type First = (Place, i64);
 
-/// Rows in order, and where the window begins.
-#[derive(Debug, Default)]
+/// A cut through the rows in order, with so many of them before it, or all where there are fewer.
+#[derive(Clone, Debug)]
+struct Edge {
+    /// How many rows are to be before it.
+    at: i64,
+    /// The first row that is not wholly before it, and how many times it is; `None` behind the last.
+    first: Option<(Place, i64)>,
+    /// How many rows are before it.
+    before: i64,
+}
+
+/// Rows in order, and where the window begins and ends.
+#[derive(Debug)]
 pub struct Sorted {
     rows: Ordered,
-    first: Option<First>,
-    /// Rows before the window: as many as are skipped, or all there are.
-    before: i64,
+    window: [Edge; 2],
     /// Rows with a fault.
     faulty: usize,
     bytes: usize,
@@ -45,7 +56,93 @@ pub struct Sorted {
     changed: Option<BTreeMap<RowBytes, ()>>,
 }
 
+impl Edge {
+    /// Where the edge is when no row is there.
+    fn new(at: i64) -> Edge {
+        Edge { at, first: None, before: 0 }
+    }
+
+    /// How many of a row's copies are before the edge.
+    fn before_it(&self, row: &Place, count: i64) -> i64 {
+        match &self.first {
+            None => count,
+            Some((first, stood)) => match row.cmp(first) {
+                Ordering::Less => count,
+                Ordering::Equal => *stood,
+                Ordering::Greater => 0,
+            },
+        }
+    }
+
+    /// Where the edge is once the rows held have changed.
+    fn moved(&self, held: &Ordered, changes: &Ordered) -> Edge {
+        let Some((first, stood)) = &self.first else {
+            // It was behind the last row, so it is not far from the end now.
+            let mut all = self.before;
+            add_count(&mut all, total(changes.values()));
+            return self.back(held, changes, Bound::Unbounded, all);
+        };
+        // Rows that came or went before the row at which the edge was.
+        let mut before = self.before - stood;
+        add_count(&mut before, total(changes.range(..first).map(|(_, weight)| weight)));
+        if before > self.at {
+            return self.back(held, changes, Bound::Excluded(first), before);
+        }
+        self.on(merged(held.range(first..), changes.range(first..), |a, b| a < b), before)
+    }
+
+    /// The edge at or behind the first of these rows, which `before` rows are before.
+    fn on<'a>(&self, rows: impl Iterator<Item = (&'a Place, i64)>, mut before: i64) -> Edge {
+        for (key, count) in rows {
+            if count > self.at - before {
+                return Edge { at: self.at, first: Some((key.clone(), self.at - before)), before: self.at };
+            }
+            before += count;
+        }
+        Edge { at: self.at, first: None, before }
+    }
+
+    /// The edge before `to`, which `before` rows are before.
+    fn back(&self, held: &Ordered, changes: &Ordered, to: Bound<&Place>, mut before: i64) -> Edge {
+        if before > self.at {
+            let to = (Bound::Unbounded, to);
+            for (key, count) in merged(held.range(to).rev(), changes.range(to).rev(), |a, b| a > b) {
+                before -= count;
+                if before <= self.at {
+                    return Edge { at: self.at, first: Some((key.clone(), self.at - before)), before: self.at };
+                }
+            }
+        }
+        Edge { at: self.at, first: None, before }
+    }
+
+    /// The rows held of which a copy is before this edge and not before the other, or the other way
+    /// round, with the rows at both.
+    fn to<'a>(&'a self, other: &'a Edge, held: &'a Ordered) -> impl Iterator<Item = &'a Place> {
+        let ends = match (&self.first, &other.first) {
+            (Some((a, _)), Some((b, _))) => Some((a.min(b), Bound::Included(a.max(b)))),
+            (Some((a, _)), None) | (None, Some((a, _))) => Some((a, Bound::Unbounded)),
+            (None, None) => None,
+        };
+        ends.into_iter().flat_map(|(from, to)| held.range((Bound::Included(from), to))).map(|(row, _)| row)
+    }
+}
+
 impl Sorted {
+    /// No rows, and a window from `skip` rows on of at most `fetch`.
+    #[must_use]
+    pub fn new(skip: usize, fetch: Option<usize>) -> Sorted {
+        let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let (skip, fetch) = (number(skip), fetch.map_or(i64::MAX, number));
+        Sorted {
+            rows: Ordered::new(),
+            window: [skip, skip.saturating_add(fetch)].map(Edge::new),
+            faulty: 0,
+            bytes: 0,
+            changed: None,
+        }
+    }
+
     fn add(&mut self, key: Place, weight: i64) {
         // What an entry costs in the tree besides its bytes: two pointers with lengths, a count.
         const ENTRY_BYTES: usize = 40;
@@ -61,7 +158,7 @@ impl Sorted {
                 self.faulty += is_faulty;
             }
             Entry::Occupied(mut entry) => {
-                *entry.get_mut() += weight;
+                add_count(entry.get_mut(), weight);
                 if *entry.get() == 0 {
                     entry.remove();
                     self.bytes -= bytes;
@@ -88,11 +185,13 @@ impl Store for Sorted {
             write_bytes(out, row);
             out.extend_from_slice(&count.to_le_bytes());
         }
-        out.extend_from_slice(&self.before.to_le_bytes());
     }
 
     fn clear(&mut self) {
-        *self = Sorted { changed: self.changed.take().map(|_| BTreeMap::new()), ..Sorted::default() };
+        self.rows.clear();
+        self.window = [Edge::new(self.window[0].at), Edge::new(self.window[1].at)];
+        (self.faulty, self.bytes) = (0, 0);
+        self.changed = self.changed.take().map(|_| BTreeMap::new());
     }
 
     fn read(&mut self, from: &mut Reader<'_>) -> Option<()> {
@@ -101,15 +200,8 @@ impl Store for Sorted {
             let count = from.i64()?;
             self.add(key, count);
         }
-        self.before = from.i64()?;
-        let mut left = self.before;
-        self.first = None;
-        for (key, count) in &self.rows {
-            if left < *count {
-                self.first = Some((key.clone(), left));
-                break;
-            }
-            left -= count;
+        for edge in &mut self.window {
+            *edge = edge.on(self.rows.iter().map(|(key, count)| (key, *count)), 0);
         }
         Some(())
     }
@@ -129,42 +221,30 @@ pub struct Top {
     order: OrderCodec,
     order_columns: Vec<usize>,
     codec: RowCodec,
-    skip: i64,
-    fetch: i64,
     rows: Handle<Sorted>,
     changes: Ordered,
-    /// Where the window begins after this step.
-    first: Option<First>,
-    before: i64,
+    /// Where the window begins and ends after this step.
+    window: Option<[Edge; 2]>,
 }
 
 /// What is in the window, and whether for sure.
 type Window = BTreeMap<(RowBytes, bool), i64>;
 
 impl Top {
-    /// A window over some columns of a node, sorted by `order`, which are columns of the view.
+    /// The window of `rows` over some columns of a node, sorted by `order`, which are columns of the
+    /// view.
     ///
     /// # Errors
     /// When a column's type has no row format.
-    pub fn new(
-        view: View,
-        order: &[(usize, SortOptions)],
-        skip: usize,
-        fetch: Option<usize>,
-        rows: Handle<Sorted>,
-    ) -> Result<Top, ArrowError> {
-        let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    pub fn new(view: View, order: &[(usize, SortOptions)], rows: Handle<Sorted>) -> Result<Top, ArrowError> {
         Ok(Top {
             order: OrderCodec::new(&view.schema, order)?,
             order_columns: order.iter().map(|(column, _)| *column).collect(),
             codec: RowCodec::whole(&view.schema)?,
             view,
-            skip: number(skip),
-            fetch: fetch.map_or(i64::MAX, number),
             rows,
             changes: Ordered::new(),
-            first: None,
-            before: 0,
+            window: None,
         })
     }
 
@@ -177,7 +257,7 @@ impl Top {
             match self.changes.entry(key) {
                 Entry::Vacant(entry) => drop(entry.insert(weight)),
                 Entry::Occupied(mut entry) => {
-                    *entry.get_mut() += weight;
+                    add_count(entry.get_mut(), weight);
                     if *entry.get() == 0 {
                         entry.remove();
                     }
@@ -187,97 +267,42 @@ impl Top {
         Ok(())
     }
 
-    /// The rows after this step from `from` on, in order.
-    fn after<'a>(&'a self, held: &'a Ordered, from: Bound<&'a Place>) -> impl Iterator<Item = (&'a Place, i64)> {
-        merged(held.range((from, Bound::Unbounded)), self.changes.range((from, Bound::Unbounded)), |a, b| a < b)
-    }
-
-    /// The rows after this step before `to`, last first.
-    fn backwards<'a>(&'a self, held: &'a Ordered, to: Bound<&'a Place>) -> impl Iterator<Item = (&'a Place, i64)> {
-        merged(held.range((Bound::Unbounded, to)).rev(), self.changes.range((Bound::Unbounded, to)).rev(), |a, b| a > b)
-    }
-
-    /// Where the window begins after this step, and how many rows stand before it.
-    fn beginning(&self, held: &Sorted) -> (Option<First>, i64) {
-        let Some((first, stood_before)) = &held.first else {
-            // All rows were before the window. Those that came may reach it: from the end backwards
-            // is as far as from the front, and an end is where such a window is.
-            let total = held.before + self.changes.values().sum::<i64>();
-            return self.back_from_end(&held.rows, total);
-        };
-        // Rows that came or went before the row at which the window began.
-        let shift: i64 = self.changes.range(..first).map(|(_, weight)| weight).sum();
-        let mut before = held.before - stood_before + shift;
-        if before <= self.skip {
-            let mut last = None;
-            for (key, count) in self.after(&held.rows, Bound::Included(first)) {
-                if before + count > self.skip {
-                    last = Some((key.clone(), self.skip - before));
-                    before = self.skip;
-                    break;
-                }
-                before += count;
-            }
-            return (last, before);
-        }
-        for (key, count) in self.backwards(&held.rows, Bound::Excluded(first)) {
-            before -= count;
-            if before <= self.skip {
-                return (Some((key.clone(), self.skip - before)), self.skip);
-            }
-        }
-        (None, before)
-    }
-
-    fn back_from_end(&self, held: &Ordered, total: i64) -> (Option<First>, i64) {
-        if total <= self.skip {
-            return (None, total);
-        }
-        let mut before = total;
-        for (key, count) in self.backwards(held, Bound::Unbounded) {
-            before -= count;
-            if before <= self.skip {
-                return (Some((key.clone(), self.skip - before)), self.skip);
-            }
-        }
-        (None, total)
-    }
-
-    /// The window of rows in order, of which `skipped` stand before it and the first one has `left`
-    /// out of its count.
-    fn window<'a>(&self, rows: impl Iterator<Item = (&'a Place, i64)>, mut left_out: i64) -> Window {
+    /// What the window gains and loses where no row is faulty: a row that neither changes nor is
+    /// passed over by an edge stays in it, or out of it, as often as it is.
+    fn difference(&self, held: &Sorted, after: &[Edge; 2]) -> Window {
+        let passed = held.window.iter().zip(after).flat_map(|(old, new)| old.to(new, &held.rows));
         let mut window = Window::new();
-        let mut room = self.fetch;
-        for ((_, row), count) in rows {
-            let shown = (count - left_out).min(room);
-            left_out = 0;
-            room -= shown;
-            if shown > 0 {
-                *window.entry((row.clone(), false)).or_default() += shown;
-            }
-            if room == 0 {
-                break;
+        for row in self.changes.keys().chain(passed) {
+            let count = held.rows.get(row).copied().unwrap_or(0);
+            let shown = |[begin, end]: &[Edge; 2], count| end.before_it(row, count) - begin.before_it(row, count);
+            let now = count + self.changes.get(row).copied().unwrap_or(0);
+            let gained = shown(after, now) - shown(&held.window, count);
+            if gained != 0 {
+                window.insert((row.1.clone(), false), gained);
             }
         }
         window
     }
 
     /// The window of rows of which some are faulty, from the first row on.
-    fn faulty_window<'a>(&self, rows: impl Iterator<Item = (&'a Place, i64)>) -> Window {
+    fn faulty_window<'a>(&self, [begin, end]: &[Edge; 2], rows: impl Iterator<Item = (&'a Place, i64)>) -> Window {
         let mut window = Window::new();
+        let (skip, end) = (begin.at, end.at);
+        if skip == end {
+            return window;
+        }
         // Rows whose place is not known may be before any other.
         let mut anywhere = 0;
         let mut ordered: Vec<(&Place, i64, bool)> = Vec::new();
         for (key, count) in rows {
             match self.codec.fault(&key.1) {
                 Some(fault) if self.order_columns.iter().any(|&column| fault.has_failed(column)) => {
-                    anywhere += count;
+                    add_count(&mut anywhere, count);
                     *window.entry((key.1.clone(), true)).or_default() += count;
                 }
                 fault => ordered.push((key, count, fault.is_some())),
             }
         }
-        let end = self.skip.saturating_add(self.fetch);
         let (mut certain, mut all) = (0, anywhere);
         let mut rest = &ordered[..];
         while let Some(((order, _), ..)) = rest.first() {
@@ -285,20 +310,22 @@ impl Top {
             let ties = rest.iter().take_while(|((other, _), ..)| other == order).count();
             let (tied, after) = rest.split_at(ties);
             rest = after;
-            let unsure: i64 = tied.iter().filter(|(.., is_faulty)| *is_faulty).map(|(_, count, _)| count).sum();
-            let sure: i64 = tied.iter().filter(|(.., is_faulty)| !*is_faulty).map(|(_, count, _)| count).sum();
+            let unsure = total(tied.iter().filter(|(.., is_faulty)| *is_faulty).map(|(_, count, _)| count));
+            // The greatest place of any of these.
+            let mut last = all;
+            tied.iter().for_each(|(_, count, _)| add_count(&mut last, *count));
             for ((_, row), count, _) in tied.iter().filter(|(.., is_faulty)| *is_faulty) {
                 // It may be the first or the last of its ties.
-                let (least, greatest) = (certain, all + sure + unsure);
-                if greatest > self.skip && least < end {
+                let (least, greatest) = (certain, last);
+                if greatest > skip && least < end {
                     *window.entry((row.clone(), true)).or_default() += count;
                 }
             }
             all += unsure;
             for ((_, row), count, _) in tied.iter().filter(|(.., is_faulty)| !*is_faulty) {
                 // Copy number n stands at least at certain + n and at most at all + n.
-                let possible = (end - certain).clamp(0, *count) - (self.skip - all).clamp(0, *count);
-                let sure = ((end - all).clamp(0, *count) - (self.skip - certain).clamp(0, *count)).max(0);
+                let possible = (end - certain).clamp(0, *count) - (skip - all).clamp(0, *count);
+                let sure = ((end - all).clamp(0, *count) - (skip - certain).clamp(0, *count)).max(0);
                 if sure > 0 {
                     *window.entry((row.clone(), false)).or_default() += sure;
                 }
@@ -342,27 +369,19 @@ impl Top {
 
     fn held_window(&self, held: &Sorted) -> Window {
         if held.faulty > 0 {
-            return self.faulty_window(held.rows.iter().map(|(key, count)| (key, *count)));
+            return self.faulty_window(&held.window, held.rows.iter().map(|(key, count)| (key, *count)));
         }
-        let Some((first, left_out)) = &held.first else { return Window::new() };
-        self.window(held.rows.range(first..).map(|(key, count)| (key, *count)), *left_out)
-    }
-
-    /// Whether every change lies behind the last row of a window that is full.
-    fn is_behind(&self, held: &Sorted) -> bool {
-        if self.fetch == i64::MAX || held.faulty > 0 || self.changes.keys().any(|(_, row)| is_faulty(row)) {
-            return false;
-        }
-        // The window's rows lie in order from its first; its last is as many rows on.
-        let Some((first, left_out)) = &held.first else { return false };
-        let mut room = self.fetch.saturating_add(*left_out);
-        for (key, count) in held.rows.range(first..) {
-            room -= count;
-            if room <= 0 {
-                return self.changes.first_key_value().is_none_or(|(changed, _)| changed > key);
+        let [begin, end] = &held.window;
+        let Some((first, _)) = &begin.first else { return Window::new() };
+        let mut window = Window::new();
+        for (row, count) in held.rows.range(first..) {
+            let shown = end.before_it(row, *count) - begin.before_it(row, *count);
+            if shown == 0 {
+                break;
             }
+            window.insert((row.1.clone(), false), shown);
         }
-        false
+        window
     }
 }
 
@@ -404,23 +423,19 @@ impl Operator for Top {
 
     fn finish(&mut self, step: &mut Step<'_>) -> Result<(), Failure> {
         let held = step.state().get(self.rows);
-        (self.first, self.before) = self.beginning(held);
-        if self.fetch == 0 || self.is_behind(held) {
-            return Ok(());
-        }
-        let old = self.held_window(held);
-        let is_faulty_after = held.faulty > 0 || self.changes.keys().any(|(_, row)| is_faulty(row));
-        let mut window = if is_faulty_after {
-            self.faulty_window(self.after(&held.rows, Bound::Unbounded))
-        } else {
-            match &self.first {
-                None => Window::new(),
-                Some((first, left_out)) => self.window(self.after(&held.rows, Bound::Included(first)), *left_out),
+        let after = held.window.each_ref().map(|edge| edge.moved(&held.rows, &self.changes));
+        let some_faulty = held.faulty > 0 || self.changes.keys().any(|(_, row)| is_faulty(row));
+        let window = if some_faulty {
+            let rows = merged(held.rows.iter(), self.changes.iter(), |a, b| a < b);
+            let mut window = self.faulty_window(&after, rows);
+            for (row, shown) in self.held_window(held) {
+                *window.entry(row).or_default() -= shown;
             }
+            window
+        } else {
+            self.difference(held, &after)
         };
-        for (row, shown) in old {
-            *window.entry(row).or_default() -= shown;
-        }
+        self.window = Some(after);
         self.emit(&window, step)
     }
 
@@ -429,11 +444,13 @@ impl Operator for Top {
         for (key, weight) in std::mem::take(&mut self.changes) {
             held.add(key, weight);
         }
-        (held.first, held.before) = (self.first.take(), self.before);
+        if let Some(window) = self.window.take() {
+            held.window = window;
+        }
     }
 
     fn image(&mut self, step: &mut Step<'_>) -> Result<(), Failure> {
-        let window = if self.fetch == 0 { Window::new() } else { self.held_window(step.state().get(self.rows)) };
+        let window = self.held_window(step.state().get(self.rows));
         self.emit(&window, step)
     }
 }
@@ -441,7 +458,7 @@ impl Operator for Top {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Kit, check};
+    use crate::testing::{Kit, check, play};
     use crate::{Input, NodeId};
     use expect_test::{Expect, expect};
 
@@ -595,5 +612,78 @@ mod tests {
                 3: +(2, 2)
             "#]],
         );
+    }
+
+    fn place(n: u16) -> Place {
+        (n.to_be_bytes().into(), [0].into())
+    }
+
+    /// Without LIMIT the window was copied whole before and after each step, so that one change cost
+    /// as much as there are rows. What is looked at beside the change are the rows that an edge
+    /// passes over.
+    #[test]
+    fn an_edge_passes_over_as_many_rows_as_came_or_went_before_it() {
+        let held: Ordered = (0..10_000).map(|n| (place(2 * n), 1)).collect();
+        let edge = |at: i64| Edge::new(at).moved(&Ordered::new(), &held);
+        let [begin, end] = [edge(100), edge(i64::MAX)];
+        assert_eq!((begin.first.clone(), begin.before), (Some((place(200), 0)), 100));
+        assert_eq!((end.first.clone(), end.before), (None, 10_000));
+        for (changed, weight, first, passed) in [(1, 1, 198, 2), (0, -1, 202, 2), (201, 1, 200, 1), (9999, -1, 200, 1)]
+        {
+            let changes = Ordered::from([(place(changed), weight)]);
+            let moved = begin.moved(&held, &changes);
+            assert_eq!(moved.first, Some((place(first), 0)), "after {weight:+} of {changed}");
+            assert_eq!(begin.to(&moved, &held).count(), passed, "after {weight:+} of {changed}");
+            assert_eq!(end.to(&end.moved(&held, &changes), &held).count(), 0, "after {weight:+} of {changed}");
+        }
+    }
+
+    /// Rows that stand several times, at and around both edges of windows of every kind: what is said
+    /// must come to what the rows are.
+    #[test]
+    fn what_is_said_comes_to_the_window() {
+        let mut seed = 7_u64;
+        let mut random = |below: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) % below
+        };
+        for (skip, fetch) in
+            [(0, None), (3, None), (0, Some(4)), (2, Some(3)), (6, Some(1)), (30, Some(9)), (2, Some(0))]
+        {
+            let mut rows: BTreeMap<u64, i64> = BTreeMap::new();
+            let mut story = String::new();
+            let mut windows: Vec<BTreeMap<String, i64>> = vec![BTreeMap::new()];
+            for _ in 0..60 {
+                for _ in 0..=random(5) {
+                    let row = random(9);
+                    if random(2) == 0 || !rows.contains_key(&row) {
+                        *rows.entry(row).or_default() += 1;
+                        story += &format!("+l({row}, x) ");
+                    } else {
+                        *rows.entry(row).or_default() -= 1;
+                        rows.retain(|_, count| *count != 0);
+                        story += &format!("-l({row}, x) ");
+                    }
+                }
+                story += ";";
+                let each =
+                    rows.iter().flat_map(|(row, count)| std::iter::repeat_n(row, usize::try_from(*count).unwrap_or(0)));
+                let mut window = BTreeMap::new();
+                each.skip(skip)
+                    .take(fetch.unwrap_or(usize::MAX))
+                    .for_each(|row| *window.entry(format!("({row}, x)")).or_default() += 1);
+                windows.push(window);
+            }
+            play(
+                |kit| {
+                    let input = kit.all(kit.l);
+                    let node =
+                        kit.dataflow.top("top".to_owned(), &input, vec![(0, SortOptions::default())], skip, fetch);
+                    kit.all(node)
+                },
+                story.trim_end_matches(';'),
+                |epoch, rows, _| assert_eq!(*rows, windows[epoch], "OFFSET {skip} LIMIT {fetch:?} after epoch {epoch}"),
+            );
+        }
     }
 }

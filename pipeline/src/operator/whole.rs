@@ -50,7 +50,7 @@ impl Whole {
         Ok(Whole { inputs, codec: RowCodec::whole(&schema)?, schema, answer, subplan, changes: BTreeMap::new() })
     }
 
-    fn input(state: &State, rows: Handle<Arrangement>, view: &View) -> Result<RecordBatch, ArrowError> {
+    fn input(state: &State, rows: Handle<Arrangement>, view: &View) -> Result<RecordBatch, ExprError> {
         let rows = state.get(rows);
         let columns: Vec<usize> = (0..view.schema.fields().len()).map(|column| view.place(column)).collect();
         // By the bytes of the columns that the subplan sees: the others may not decide its order.
@@ -64,10 +64,10 @@ impl Whole {
         sorted.sort_unstable();
         let bytes: Vec<&[u8]> = sorted.iter().map(|(row, _)| &row[..]).collect();
         let batch = batch_of(&view.schema, codec.decode(&bytes)?, bytes.len())?;
-        if sorted.iter().all(|(_, count)| *count == 1) {
-            return Ok(batch);
-        }
-        take_rows(&batch, &repeated(sorted.iter().map(|(_, count)| count)))
+        Ok(match repeated(sorted.iter().map(|(_, count)| count))? {
+            None => batch,
+            Some(copies) => take_rows(&batch, &copies)?,
+        })
     }
 
     /// The answer over the inputs as they are: bytes of rows, with counts.
@@ -76,10 +76,9 @@ impl Whole {
         let mut answer = BTreeMap::new();
         let failed = if causes.is_empty() {
             let of_input = |(rows, view): &(Handle<Arrangement>, View)| Whole::input(state, *rows, view);
-            // More text than an array can hold is no mistake of ours, but more than can be answered for.
+            // More rows or text than a batch can hold is no mistake of ours, but more than can be answered for.
             let inputs = self.inputs.iter().map(of_input).collect::<Result<Vec<_>, _>>();
-            let answered =
-                inputs.map_err(ExprError::from).and_then(|inputs| caught(|| self.subplan.recompute(&inputs)));
+            let answered = inputs.and_then(|inputs| caught(|| self.subplan.recompute(&inputs)));
             match answered {
                 Ok(batch) => {
                     let rows = self.codec.encode(&batch)?;
@@ -238,6 +237,32 @@ mod tests {
                 2: -(1, 2)
                    ? in doubt: n = ?, sum = ? [division by zero (id = 2)]
                 3: +(1, 2)
+            "#]],
+        );
+    }
+
+    /// A row that stands 8,100,000,000 times was written out as often: memory was gone before the
+    /// subplan was asked. Its answer is not known, with the reason, until the rows are fewer.
+    #[test]
+    fn a_row_that_stands_too_often_to_be_written_out() {
+        check(
+            |kit| {
+                let mut node = kit.l;
+                for _ in 0..2 {
+                    let side = kit.dataflow.arrange(node, vec![0], crate::arrangement::NullKeys::NeverMatch);
+                    let (columns, schema) = (vec![(crate::JoinSide::Left, 0)], schema(&[("a", INT)]));
+                    let kind = crate::JoinKind::Inner;
+                    node = kit.dataflow.join("with itself".to_owned(), kind, (side, side), columns, schema);
+                }
+                let inputs = [kit.all(node)];
+                counted(kit, &inputs, Arc::default())
+            },
+            &format!("{}; {}", "+l(1, x)".repeat(300), "-l(1, x)".repeat(295)),
+            &expect![[r#"
+                0: +(0, 0)
+                1: -(0, 0)
+                   ? in doubt: n = ?, sum = ? [1 rows that can be told apart stand 8100000000 times, and only 33554432 copies are written out to recompute an answer: use DISTINCT or GROUP BY before it, or join on a key]
+                2: +(625, 625)
             "#]],
         );
     }

@@ -43,8 +43,7 @@ impl Program {
     pub fn reconcile(&mut self, dataflow: Dataflow) -> Result<(), StepError> {
         let running = &mut self.running;
         let kept_inputs = kept_inputs(&dataflow);
-        let Dataflow { nodes: descriptions, served, .. } = dataflow;
-        let tables: Vec<usize> = tables_of(&descriptions);
+        let Dataflow { nodes: descriptions, served, tables, .. } = dataflow;
 
         // 1. What is there and is described again stays.
         let mut old: HashMap<Fingerprint, (usize, Node)> = std::mem::take(&mut running.nodes)
@@ -82,10 +81,13 @@ impl Program {
 
         // 2. Tables by their names.
         self.tables.iter_mut().for_each(|table| *table = table.and_then(|was| moved.get(&was).copied()));
-        for node in tables {
-            if !self.tables.contains(&Some(node)) {
+        self.table_names.clear();
+        for (name, NodeId(node)) in tables {
+            let place = self.tables.iter().position(|table| *table == Some(node)).unwrap_or_else(|| {
                 self.tables.push(Some(node));
-            }
+                self.tables.len() - 1
+            });
+            self.table_names.insert(name, TableId(place));
         }
         running.know_tables(&self.tables);
 
@@ -178,11 +180,6 @@ fn kept_inputs(dataflow: &Dataflow) -> BTreeSet<usize> {
         }
     }
     kept
-}
-
-fn tables_of(descriptions: &[Description]) -> Vec<usize> {
-    let is_table = |(_, description): &(usize, &Description)| matches!(description.kind, Kind::Table { .. });
-    descriptions.iter().enumerate().filter(is_table).map(|(i, _)| i).collect()
 }
 
 impl Running {
@@ -304,8 +301,8 @@ impl Running {
                 Box::new(GroupBy::new(&input, view, &group, calls, schema.clone(), groups)?)
             }
             Kind::Top { view, order, skip, fetch } => {
-                let rows = self.state.add(StoreName { of, part: "sorted" }, Sorted::default());
-                Box::new(Top::new(view, &order, skip, fetch, rows)?)
+                let rows = self.state.add(StoreName { of, part: "sorted" }, Sorted::new(skip, fetch));
+                Box::new(Top::new(view, &order, rows)?)
             }
             Kind::Whole { views, subplan } => {
                 let rows = inputs
