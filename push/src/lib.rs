@@ -15,6 +15,7 @@
 pub mod hub; // what is served now, and how it came to be
 pub mod session; // what one client is owed; decides, and knows no socket
 pub mod protocol; // the messages of a session
+pub mod message; // one text for clients, and its frames
 pub mod json; // rows as JSON, exact
 pub mod serve; // hyper: the socket side of it all
 pub mod metrics; // what operators watch
@@ -22,4 +23,5 @@ pub mod metrics; // what operators watch
 mod testing;
 
 pub use hub::{Hub, Projection, ProjectionId};
+pub use message::Message;
 pub use serve::{Health, ServeOptions, WithheldNow, serve};

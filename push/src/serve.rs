@@ -1,5 +1,7 @@
 //! hyper: the socket side of it all.
 
+pub mod codec; // WebSocket frames; no I/O
+pub mod deflate; // permessage-deflate
 mod gate; // who may connect: hosts, origins
 mod http; // paths to answers
 #[cfg(test)]
