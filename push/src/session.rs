@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use crate::hub::{Changes, Hub, Projection, ProjectionId, Record, Row, Rows, Stamp, diff_members, merge};
 use crate::json::{moment, type_name, write_string};
+use crate::message::{Draft, Message};
 use crate::protocol::{PROTOCOL_VERSION, Refusal, Request, parse, shorten, write_position};
 
 /// Subscriptions that one session may have.
@@ -35,7 +36,7 @@ pub struct Session {
 /// What to send, in order.
 pub enum Outgoing {
     /// One message.
-    Message(Bytes),
+    Message(Message),
     /// An image: messages made one at a time, when the one before has gone out.
     Image(Box<Image>),
 }
@@ -50,10 +51,10 @@ impl Session {
 
     /// The greeting.
     #[must_use]
-    pub fn welcome(&self, heartbeat: Duration, message_bytes_max: usize) -> Bytes {
+    pub fn welcome(&self, heartbeat: Duration, message_bytes_max: usize) -> Message {
         let version = env!("CARGO_PKG_VERSION");
         let heartbeat_ms = heartbeat.as_millis();
-        Bytes::from(format!(
+        Message::from(format!(
             r#"{{"op":"welcome","server":"deltafront {version}","protocol":{PROTOCOL_VERSION},"heartbeat_ms":{heartbeat_ms},"message_bytes_max":{message_bytes_max}}}"#
         ))
     }
@@ -204,7 +205,7 @@ impl Session {
     }
 
     /// One message for what these epochs changed; `None` when they changed nothing of ours.
-    fn diff_message(&self, records: &[Arc<Record>]) -> Option<Bytes> {
+    fn diff_message(&self, records: &[Arc<Record>]) -> Option<Message> {
         let mut diffs: Vec<u8> = Vec::new();
         let mut encoded: BTreeMap<ProjectionId, Bytes> = BTreeMap::new();
         for (id, projection) in self.subscriptions.iter().filter(|(id, _)| !self.awaiting.contains(*id)) {
@@ -221,17 +222,18 @@ impl Session {
         if diffs.is_empty() {
             return None;
         }
-        let mut out = br#"{"op":"diff","#.to_vec();
+        let mut out = Draft::new();
+        out.extend_from_slice(br#"{"op":"diff","#);
         write_stamp(&mut out, &self.stamp);
         out.extend_from_slice(br#","diffs":["#);
         out.extend_from_slice(&diffs);
         out.extend_from_slice(b"]}");
-        Some(out.into())
+        Some(out.finish())
     }
 
     /// "Complete up to here."
     #[must_use]
-    pub fn heartbeat(&self) -> Bytes {
+    pub fn heartbeat(&self) -> Message {
         let mut out = br#"{"op":"heartbeat","#.to_vec();
         write_stamp(&mut out, &self.stamp);
         out.push(b'}');
@@ -296,8 +298,9 @@ impl Image {
     }
 
     /// The next message; `None` after the last.
-    pub fn next_message(&mut self) -> Option<Bytes> {
-        let mut out = br#"{"op":"image","id":"#.to_vec();
+    pub fn next_message(&mut self) -> Option<Message> {
+        let mut out = Draft::new();
+        out.extend_from_slice(br#"{"op":"image","id":"#);
         let is_first = matches!(self.sent, Sent::Nothing);
         write_string(&mut out, &self.id);
         if is_first {
@@ -314,7 +317,7 @@ impl Image {
         out.extend_from_slice(br#","rows":["#);
         let is_last = self.write_rows(&mut out)?;
         out.extend_from_slice(if is_last { br#"],"last":true}"# } else { br#"],"last":false}"# });
-        Some(out.into())
+        Some(out.finish())
     }
 
     /// The next part of one JSON object for all of the image; `None` after the last.
@@ -456,7 +459,7 @@ mod tests {
     fn sent(out: Vec<Outgoing>) -> String {
         let mut told = String::new();
         for message in messages(out) {
-            let message = text(&message)
+            let message = text(message.json())
                 .replace(r#","position":{"shop":"0/"#, "@")
                 .replace(r#""},"commit_time":"1970-01-01T00:00:00Z""#, "");
             told += &message.replace(r#","position":{},"commit_time":"1970-01-01T00:00:00Z""#, "");
@@ -468,7 +471,7 @@ mod tests {
     /// Parts that an image of a test has at most: one without an end is to fail, and not to fill memory.
     const MESSAGES_MAX: usize = 100;
 
-    fn messages(out: Vec<Outgoing>) -> Vec<Bytes> {
+    fn messages(out: Vec<Outgoing>) -> Vec<Message> {
         let mut messages = Vec::new();
         for outgoing in out {
             match outgoing {
@@ -524,8 +527,10 @@ mod tests {
         let mut out = subscribe(&mut session, "a", "ranking");
         out.push(Outgoing::Message(session.heartbeat()));
         out.push(Outgoing::Message(session.welcome(Duration::from_millis(1500), 65536)));
-        let told: Vec<String> =
-            messages(out).iter().map(|message| text(message).replace(env!("CARGO_PKG_VERSION"), "VERSION")).collect();
+        let told: Vec<String> = messages(out)
+            .iter()
+            .map(|message| text(message.json()).replace(env!("CARGO_PKG_VERSION"), "VERSION"))
+            .collect();
         expect![[r#"
             {"op":"image","id":"a","projection":"ranking","columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":["name","id"],"order":[{"column":"name","descending":true},{"column":"id","descending":false}],"epoch":23803720,"position":{"shop":"0/16B3748"},"commit_time":"2000-02-29T12:34:56.5Z","rows":[],"last":true}
             {"op":"heartbeat","epoch":23803720,"position":{"shop":"0/16B3748"},"commit_time":"2000-02-29T12:34:56.5Z"}
@@ -665,7 +670,7 @@ mod tests {
             let told = messages(out);
             assert_eq!(told.len(), if log_bytes_max > 0 { 4 } else { 5 });
             for message in told {
-                let value: serde_json::Value = serde_json::from_slice(&message).expect("JSON");
+                let value: serde_json::Value = serde_json::from_slice(message.json()).expect("JSON");
                 let epoch = value["epoch"].as_u64().expect("an epoch").to_string();
                 let rows = if value["op"] == "diff" { &value["diffs"][0]["upsert"] } else { &value["rows"] };
                 assert_eq!(rows, &serde_json::json!([[1, epoch]]), "{value}");
@@ -680,7 +685,7 @@ mod tests {
         publish(&hub, 1, &format!("+bag(1,{name}) +bag(2,{name})"));
         let all = messages(subscribe(&mut Session::new(hub), "a", "bag"));
         let values: Vec<serde_json::Value> =
-            all.iter().map(|message| serde_json::from_slice(message).expect("JSON")).collect();
+            all.iter().map(|message| serde_json::from_slice(message.json()).expect("JSON")).collect();
         let lasts: Vec<bool> = values.iter().map(|value| value["last"] == true).collect();
         assert_eq!(
             lasts.iter().rposition(|last| !last).map_or(0, |i| i + 1),
