@@ -194,7 +194,7 @@ impl Client {
             }
             let Some(message) = self.session.next_message() else { continue };
             taken += 1;
-            let message: Value = serde_json::from_slice(&message).expect("JSON");
+            let message: Value = serde_json::from_slice(message.json()).expect("JSON");
             self.take(&message, history);
         }
         if !self.session.has_next() {
@@ -448,7 +448,7 @@ fn play(seed: u64) {
                         // What is on its way comes first.
                         let message = client.session.next_message();
                         let Some(message) = message else { continue };
-                        let message: Value = serde_json::from_slice(&message).expect("JSON");
+                        let message: Value = serde_json::from_slice(message.json()).expect("JSON");
                         if message["op"] == "batch" {
                             break message;
                         }

@@ -1,10 +1,15 @@
 //! hyper: the socket side of it all.
 
+pub mod codec; // WebSocket frames; no I/O
+pub mod deflate; // permessage-deflate
 mod gate; // who may connect: hosts, origins
 mod http; // paths to answers
+mod peers; // how many are connected
+pub mod socket; // one WebSocket: bytes to events, messages to bytes, deadlines
+mod stream; // HTTP answers must be taken
 #[cfg(test)]
 mod testing; // a server on loopback, and its clients
-mod websocket; // one session's socket
+mod websocket; // a session on its socket
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -16,40 +21,77 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pipeline::projection::WithheldRow;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore, watch};
-use tokio::time::timeout;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
 
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 pub use gate::Gate;
+use peers::Peers;
+use stream::HttpStream;
 
-/// Time for a client to send the head of a request.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of a request's head, and of answers that wait for the socket.
+const HTTP_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes that the kernel holds for a client beyond what is on its way: what waits longer is ours to
+/// merge. Without it, a client that does not read has megabytes of old diffs waiting for it.
+const NOTSENT_BYTES_MAX: u32 = 32 * 1024;
 
 /// Time for connections to end when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a connection that finds no place is told.
+const REFUSAL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 /// How the server treats its clients.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
     /// Connections at a time; the next one is refused.
     pub connections_max: usize,
-    /// Bytes of one message from a client; above it the session ends.
+    /// Connections at a time from one address (of IPv6, one network of 64 bits); the next one is
+    /// refused. `None`: 1000, but any number from this machine, where a proxy may speak for all.
+    pub connections_per_address_max: Option<usize>,
+    /// Time for a client to send the head of a request, also of the next on a connection that is
+    /// kept open.
+    pub handshake_timeout: Duration,
+    /// Bytes of one message from a client, over all its fragments and as it inflates; above it the
+    /// session ends.
     pub message_bytes_max: usize,
+    /// Frames that a client may send at once, of messages, fragments and pings alike. A person can't;
+    /// a broken client or a flood of pings can.
+    pub messages_burst: u32,
+    /// How many of them it earns back a second.
+    pub messages_per_second: u32,
     /// A session that has been sent nothing for so long is sent a heartbeat.
     pub heartbeat: Duration,
-    /// A message that is not taken within this time ends its session.
+    /// A session that subscribes to nothing, and says nothing, ends after so long.
+    pub idle_timeout: Duration,
+    /// A client that takes nothing for so long is dropped; 16 KiB, or all that there is, count as
+    /// something.
     pub write_timeout: Duration,
+    /// Time for the closing handshake.
+    pub close_timeout: Duration,
+    /// Whether messages of 512 bytes and more are compressed for clients that can inflate: once for
+    /// all, for a third to a half of the bytes.
+    pub compression: bool,
 }
 
 impl Default for ServeOptions {
     fn default() -> ServeOptions {
         ServeOptions {
             connections_max: 10_000,
+            connections_per_address_max: None,
+            handshake_timeout: Duration::from_secs(10),
             message_bytes_max: 64 * 1024,
+            messages_burst: 300,
+            messages_per_second: 50,
             heartbeat: Duration::from_secs(15),
+            idle_timeout: Duration::from_secs(300),
             write_timeout: Duration::from_secs(30),
+            close_timeout: Duration::from_secs(5),
+            compression: true,
         }
     }
 }
@@ -86,7 +128,7 @@ pub type MoreMetrics = Arc<dyn Fn(&mut Registry) + Send + Sync>;
 struct Shared {
     hub: Arc<Hub>,
     gate: Gate,
-    options: ServeOptions,
+    options: Arc<ServeOptions>,
     metrics: Metrics,
     health: watch::Receiver<Health>,
     more_metrics: MoreMetrics,
@@ -122,11 +164,11 @@ pub async fn serve(
     more_metrics: MoreMetrics,
     shutdown: impl Future<Output = ()>,
 ) {
-    let slots = Arc::new(Semaphore::new(options.connections_max));
+    let peers = Peers::new(options.connections_max, options.connections_per_address_max);
     let shared = Arc::new(Shared {
         hub,
         gate,
-        options,
+        options: Arc::new(options),
         metrics: Metrics::default(),
         health,
         more_metrics,
@@ -149,11 +191,17 @@ pub async fn serve(
                 continue;
             }
         };
-        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-            shared.metrics.refused.inc();
-            continue; // dropping the socket refuses it
+        let slot = match peers.admit(peer.ip()) {
+            Ok(slot) => slot,
+            Err(full) => {
+                tracing::debug!(%peer, ?full, "connection refused");
+                shared.metrics.refused.inc();
+                // A new socket has room for it; if not, dropping it refuses as well.
+                let _ = SockRef::from(&socket).send(REFUSAL);
+                continue;
+            }
         };
-        let _ = socket.set_nodelay(true);
+        configure(&socket, &shared.options);
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             let _panics_end_all = EndsServerOnPanic(Arc::clone(&shared));
@@ -165,8 +213,9 @@ pub async fn serve(
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .serve_connection(TokioIo::new(socket), service)
+                .header_read_timeout(shared.options.handshake_timeout)
+                .max_buf_size(HTTP_BYTES_MAX)
+                .serve_connection(TokioIo::new(HttpStream::new(socket, shared.options.write_timeout)), service)
                 .with_upgrades();
             tokio::pin!(connection);
             let mut stopping = shared.stopping.subscribe();
@@ -185,13 +234,27 @@ pub async fn serve(
     drop(listener);
     // Clients are told, so that they come back elsewhere or later instead of waiting for silence.
     shared.stopping.send_replace(true);
-    let all = u32::try_from(shared.options.connections_max).unwrap_or(u32::MAX);
-    let _ = timeout(STOP_TIMEOUT, slots.acquire_many(all)).await;
+    peers.gone(STOP_TIMEOUT).await;
+}
+
+/// Settings of a client's socket. One that the system does not know is none that a client misses.
+fn configure(socket: &TcpStream, options: &ServeOptions) {
+    let _ = socket.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    {
+        let socket = SockRef::from(socket);
+        let _ = socket.set_tcp_notsent_lowat(NOTSENT_BYTES_MAX);
+        // A client that has vanished acknowledges nothing; the kernel alone would try for a quarter of
+        // an hour.
+        let _ = socket.set_tcp_user_timeout(Some(options.write_timeout));
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use tokio::time::timeout;
 
     use super::testing::{Client, PATIENCE, Served, get};
     use crate::testing::{ample_hub, publish};
@@ -244,7 +307,7 @@ mod tests {
         let (closed, ()) = tokio::join!(client.closed(), served.stop());
         assert_eq!(closed, (1001, "the server stops".to_owned()));
         assert!(started.elapsed() < STOP_TIMEOUT, "{:?} for a client that answers", started.elapsed());
-        assert!(tokio::net::TcpStream::connect(address).await.is_err());
+        assert!(TcpStream::connect(address).await.is_err());
     }
 
     /// Each epoch goes to all who subscribed, and to nobody else.

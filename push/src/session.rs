@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use crate::hub::{FellOff, Hub, Moment, Projection, ProjectionId};
 use crate::image::{Image, PART_BYTES, Piece};
 use crate::json::write_string;
+use crate::message::{Draft, Message};
 use crate::protocol::{Batch, Mode, PROTOCOL_VERSION, Refusal, Request, Subscribe, parse, shorten};
 use crate::view::{Due, View, ViewSpec};
 use crate::viewer::Viewer;
@@ -31,6 +32,8 @@ pub const SUBSCRIPTIONS_MAX: usize = 100;
 pub const INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// The largest window.
 pub const LIMIT_MAX: u64 = 10_000;
+/// Answers that wait to be sent; with as many a client is not listened to.
+const SENDING_MAX: usize = 8;
 /// Changes over several epochs that are merged for one client. Above it rows are sent anew.
 const MERGED_MAX: usize = 50_000;
 /// Changes that an image's last message may bring.
@@ -79,7 +82,7 @@ enum State {
 }
 
 enum Sending {
-    Message(Bytes),
+    Message(Message),
     Diff(Diff),
 }
 
@@ -137,12 +140,18 @@ impl Session {
         }
     }
 
+    /// Says who we are, first of all.
+    pub fn greet(&mut self, heartbeat: Duration, message_bytes_max: usize) {
+        let welcome = self.welcome(heartbeat, message_bytes_max);
+        self.say(welcome);
+    }
+
     /// The greeting.
     #[must_use]
-    pub fn welcome(&self, heartbeat: Duration, message_bytes_max: usize) -> Bytes {
+    pub fn welcome(&self, heartbeat: Duration, message_bytes_max: usize) -> Message {
         let version = env!("CARGO_PKG_VERSION");
         let heartbeat_ms = heartbeat.as_millis();
-        Bytes::from(format!(
+        Message::from(format!(
             r#"{{"op":"welcome","server":"deltafront {version}","protocol":{PROTOCOL_VERSION},"heartbeat_ms":{heartbeat_ms},"message_bytes_max":{message_bytes_max}}}"#
         ))
     }
@@ -188,7 +197,7 @@ impl Session {
         }
     }
 
-    fn say(&mut self, message: impl Into<Bytes>) {
+    fn say(&mut self, message: impl Into<Message>) {
         self.sending.push_back(Sending::Message(message.into()));
     }
 
@@ -374,11 +383,11 @@ impl Session {
         let frame = self.hub.frames.get(key, || {
             let mut diff = make(due.clone());
             // Of nothing, nothing is sent; what is too large for one message is not shared.
-            diff.next_message().map_or(Some(Bytes::new()), |message| diff.is_done().then_some(message))
+            diff.next_message().map_or(Some(None), |message| diff.is_done().then_some(Some(message)))
         });
         match frame {
-            Some(message) if message.is_empty() => {}
-            Some(message) => self.sending.push_back(Sending::Message(message)),
+            Some(None) => {}
+            Some(Some(message)) => self.sending.push_back(Sending::Message(message)),
             None => self.sending.push_back(Sending::Diff(make(due))),
         }
     }
@@ -457,6 +466,12 @@ impl Session {
         (held.view, held.place, held.state) = (view, place, state);
     }
 
+    /// Whether so much waits to be sent that nothing more is to be asked for.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.sending.len() >= SENDING_MAX
+    }
+
     /// Whether there is something to send.
     #[must_use]
     pub fn has_next(&self) -> bool {
@@ -465,11 +480,11 @@ impl Session {
 
     /// The next message. There may be none for the moment though [`Session::has_next`], while a
     /// large projection is looked through.
-    pub fn next_message(&mut self) -> Option<Bytes> {
+    pub fn next_message(&mut self) -> Option<Message> {
         while let Some(first) = self.sending.front_mut() {
             match first {
                 Sending::Message(message) => {
-                    let message = std::mem::take(message);
+                    let message = message.clone();
                     self.sending.pop_front();
                     return Some(message);
                 }
@@ -494,7 +509,7 @@ impl Session {
     }
 
     /// The next piece of a subscription's image. Of several images each has a piece in turn.
-    fn next_piece(&mut self, id: Arc<str>) -> Option<Bytes> {
+    fn next_piece(&mut self, id: Arc<str>) -> Option<Message> {
         let now = self.hub.stamp();
         let held = self.subscriptions.get_mut(&id)?;
         let State::Loading(loading) = &mut held.state else { return None };
@@ -531,7 +546,7 @@ impl Session {
     }
 
     /// The last piece, which brings the subscription to where the others are.
-    fn last_piece(&mut self, id: Arc<str>, from: Epoch) -> Option<Bytes> {
+    fn last_piece(&mut self, id: Arc<str>, from: Epoch) -> Option<Message> {
         // The others first: what brings them there is sent before.
         self.advance();
         let view = Arc::clone(&self.subscriptions.get(&id)?.view);
@@ -560,9 +575,10 @@ impl Session {
         self.next_message()
     }
 
-    fn image_message(&mut self, id: &Arc<str>, rows: &[u8], members: &mut Members, is_last: bool) -> Bytes {
+    fn image_message(&mut self, id: &Arc<str>, rows: &[u8], members: &mut Members, is_last: bool) -> Message {
         let mut begin = None;
-        let mut out = br#"{"op":"image","id":"#.to_vec();
+        let mut out = Draft::new();
+        out.extend_from_slice(br#"{"op":"image","id":"#);
         out.reserve(rows.len() + members.bytes() + 512);
         write_string(&mut out, id);
         if let Some(held) = self.subscriptions.get_mut(id) {
@@ -582,7 +598,7 @@ impl Session {
         out.push(b']');
         members.write(&mut out);
         out.extend_from_slice(if is_last { br#","last":true}"# } else { br#","last":false}"# });
-        out.into()
+        out.finish()
     }
 
     /// What the client has of a subscription is behind and stays so until its image has come anew. It
@@ -734,7 +750,7 @@ mod tests {
 
     fn check_on(hub: &Arc<Hub>, story: &str, expected: Expect) {
         let mut session = Session::new(Arc::clone(hub));
-        let mut out: Vec<Bytes> = Vec::new();
+        let mut out: Vec<Message> = Vec::new();
         for line in story.lines().map(str::trim) {
             let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
             let mut words = rest.splitn(3, ' ');
@@ -766,10 +782,10 @@ mod tests {
     const SHAPE: &str = r#","columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}]"#;
 
     /// Everything that goes out, a line a message, stamps as `epoch@LSN`.
-    fn sent(out: Vec<Bytes>) -> String {
+    fn sent(out: Vec<Message>) -> String {
         let mut told = String::new();
         for message in out {
-            let mut message = text(&message).to_owned();
+            let mut message = text(message.json()).to_owned();
             for (name, ends) in [(r#","cursor":""#, "\""), (r#","view":""#, "\"")] {
                 while let Some(start) = message.find(name) {
                     let length = message[start + name.len()..].find(ends).expect("an end");
@@ -788,7 +804,7 @@ mod tests {
     /// Parts that an image of a test has at most: one without an end is to fail, and not to fill memory.
     const MESSAGES_MAX: usize = 100;
 
-    fn messages(session: &mut Session) -> Vec<Bytes> {
+    fn messages(session: &mut Session) -> Vec<Message> {
         let mut messages = Vec::new();
         while session.has_next() && messages.len() < MESSAGES_MAX {
             messages.extend(session.next_message());
@@ -796,12 +812,12 @@ mod tests {
         messages
     }
 
-    fn subscribe(session: &mut Session, id: &str, name: &str) -> Vec<Bytes> {
+    fn subscribe(session: &mut Session, id: &str, name: &str) -> Vec<Message> {
         session.receive(&format!(r#"{{"op":"subscribe","id":"{id}","projection":"{name}"}}"#));
         messages(session)
     }
 
-    fn advance(session: &mut Session) -> Vec<Bytes> {
+    fn advance(session: &mut Session) -> Vec<Message> {
         session.advance();
         messages(session)
     }
@@ -840,7 +856,7 @@ mod tests {
         out.extend(messages(&mut session));
         out.push(session.welcome(Duration::from_millis(1500), 65536));
         let told: Vec<String> =
-            out.iter().map(|message| text(message).replace(env!("CARGO_PKG_VERSION"), "VERSION")).collect();
+            out.iter().map(|message| text(message.json()).replace(env!("CARGO_PKG_VERSION"), "VERSION")).collect();
         expect![[r#"
             {"op":"image","id":"a","projection":"ranking","columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":["name","id"],"order":[{"column":"name","descending":true},{"column":"id","descending":false}],"view":"eddb89b8c12de960","epoch":23803720,"position":{"shop":"0/16B3748"},"commit_time":"2000-02-29T12:34:56.5Z","cursor":"boot-23803720","rows":[],"last":true}
             {"op":"heartbeat","epoch":23803720,"position":{"shop":"0/16B3748"},"commit_time":"2000-02-29T12:34:56.5Z","cursor":"boot-23803720"}
@@ -980,7 +996,7 @@ mod tests {
             out.extend(subscribe(&mut session, "b", "keyed"));
             out.extend(advance(&mut session));
             for message in out {
-                let value: serde_json::Value = serde_json::from_slice(&message).expect("JSON");
+                let value: serde_json::Value = serde_json::from_slice(message.json()).expect("JSON");
                 if value["last"] != true {
                     continue;
                 }
@@ -999,7 +1015,7 @@ mod tests {
         publish(&hub, 1, &format!("+bag(1,{name}) +bag(2,{name})"));
         let all = subscribe(&mut Session::new(hub), "a", "bag");
         let values: Vec<serde_json::Value> =
-            all.iter().map(|message| serde_json::from_slice(message).expect("JSON")).collect();
+            all.iter().map(|message| serde_json::from_slice(message.json()).expect("JSON")).collect();
         let lasts: Vec<bool> = values.iter().map(|value| value["last"] == true).collect();
         assert_eq!(
             lasts.iter().rposition(|last| !last).map_or(0, |i| i + 1),

@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use bytes::Bytes;
 use hashbrown::HashMap;
 use pipeline::Epoch;
 
 use crate::hub::{Moment, Projection, Stamp};
 use crate::image::PART_BYTES;
 use crate::json::{moment, type_name, write_string};
+use crate::message::{Draft, Message};
 use crate::protocol::write_position;
 use crate::record::Record;
 use crate::view::{Due, Hit, View, ViewSpec};
@@ -280,7 +280,7 @@ impl Diff {
     }
 
     /// The next message; `None` after the last, or when nothing has changed after all.
-    pub fn next_message(&mut self) -> Option<Bytes> {
+    pub fn next_message(&mut self) -> Option<Message> {
         if self.is_done {
             return None;
         }
@@ -308,13 +308,14 @@ impl Diff {
             return None;
         }
         self.is_begun = true;
-        let mut out = Vec::with_capacity(diffs.len() + 200);
+        let mut out = Draft::new();
+        out.reserve(diffs.len() + 256);
         out.extend_from_slice(br#"{"op":"diff","#);
         out.extend_from_slice(if is_last { self.stamp.json() } else { self.stamp.json_halfway() });
         out.extend_from_slice(br#","diffs":["#);
         out.extend_from_slice(&diffs);
         out.extend_from_slice(if is_last { br#"],"last":true}"# } else { br#"],"last":false}"# });
-        Some(out.into())
+        Some(out.finish())
     }
 }
 
@@ -335,17 +336,21 @@ pub struct Frames(Mutex<KeptFrames>);
 
 #[derive(Debug, Default)]
 struct KeptFrames {
-    by_key: HashMap<FrameKey, Arc<OnceLock<Option<Bytes>>>>,
+    by_key: HashMap<FrameKey, Frame>,
     order: VecDeque<FrameKey>,
 }
+
+/// A message once it is made: `None` when it does not fit into one, and of nothing when nothing has
+/// changed after all.
+type Frame = Arc<OnceLock<Option<Option<Message>>>>;
 
 /// Messages that are kept for the next client.
 const FRAMES_KEPT_MAX: usize = 64;
 
 impl Frames {
-    /// The message of this kind. `None` when it does not fit into one: then each client's is made
+    /// The message of this kind, if anything has changed. `None` when it does not fit into one: then each client's is made
     /// in parts, for itself.
-    pub fn get(&self, key: FrameKey, make: impl FnOnce() -> Option<Bytes>) -> Option<Bytes> {
+    pub fn get(&self, key: FrameKey, make: impl FnOnce() -> Option<Option<Message>>) -> Option<Option<Message>> {
         let frame = {
             let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             match kept.by_key.get(&key) {
@@ -369,7 +374,7 @@ impl Frames {
 
 /// "Complete up to here."
 #[must_use]
-pub fn heartbeat(stamp: &Moment) -> Bytes {
+pub fn heartbeat(stamp: &Moment) -> Message {
     let mut out = br#"{"op":"heartbeat","#.to_vec();
     out.extend_from_slice(stamp.json());
     out.push(b'}');

@@ -11,8 +11,8 @@ use hyper::body::{Frame, Incoming};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
-use tokio::sync::OwnedSemaphorePermit;
 
+use super::peers::Slot;
 use super::{Shared, WithheldNow, websocket};
 use crate::hub::{Hub, ProjectionId};
 use crate::image::{Image, Piece};
@@ -31,11 +31,7 @@ const PAGE: [(&str, &str, &str); 3] = [
 ];
 
 /// Answers a request.
-pub async fn answer(
-    shared: Arc<Shared>,
-    request: Request<Incoming>,
-    slot: Arc<OwnedSemaphorePermit>,
-) -> Response<Body> {
+pub async fn answer(shared: Arc<Shared>, request: Request<Incoming>, slot: Arc<Slot>) -> Response<Body> {
     let path = request.uri().path().to_owned();
     // Health is asked by machines on the inside, which know no name of ours.
     match path.as_str() {
