@@ -90,7 +90,7 @@ impl Subscriber {
         let mut subscriber =
             Subscriber { socket, held: BTreeMap::new(), epoch: 0, position: Value::Null, resyncs: 0, half: Vec::new() };
         let welcome = subscriber.message().await;
-        assert_eq!((welcome["op"].as_str(), welcome["protocol"].as_u64()), (Some("welcome"), Some(1)));
+        assert_eq!((welcome["op"].as_str(), welcome["protocol"].as_u64()), (Some("welcome"), Some(2)));
         subscriber
     }
 
