@@ -69,6 +69,7 @@ enum Ended {
 /// With every mistake in the project ([`sql::Diagnostics`]), or when it can't listen.
 pub async fn start(folder: &Path, options: RunOptions) -> anyhow::Result<Running> {
     let Prepared { project, plan, sources } = prepare_with(folder, Ask::Databases, options.connectors).await?;
+    refuse_what_is_not_enforced(&plan.projections)?;
     let listen = options.listen.unwrap_or(project.config.server.listen);
     let listener = TcpListener::bind(listen).await.with_context(|| {
         format!("can't listen on {listen}; is another server there? Choose another with --listen or [server] listen in deltafront.toml")
@@ -199,6 +200,20 @@ async fn panicked(tasks: &mut JoinSet<()>) {
         }
     }
     std::future::pending().await
+}
+
+/// Serving shows every row and column to everyone as yet: it must not begin where the project says otherwise.
+fn refuse_what_is_not_enforced(projections: &[sql::PlannedProjection]) -> anyhow::Result<()> {
+    let for_everyone = filter::Access { is_public: true, ..filter::Access::default() };
+    match projections.iter().find(|projection| projection.access != for_everyone) {
+        None => Ok(()),
+        Some(projection) => anyhow::bail!(
+            "projection `{}` is not for everyone, and this version serves everything to everyone: it checks policies, \
+             grants and hidden columns, and does not enforce them yet. Where everyone may see every row and column, \
+             write WITH (public = 'true')",
+            projection.name
+        ),
+    }
 }
 
 fn describe(projection: &sql::PlannedProjection) -> push::Projection {
