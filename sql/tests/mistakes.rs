@@ -414,7 +414,9 @@ fn the_folder_and_its_settings() {
         1 mistake
     "#]],
     );
-    check(&[("deltafront.toml", "[auth]\nrole_claim = \"app..role\"\n"), ("a.sql", TABLES)], &expect![[r#"
+    check(
+        &[("deltafront.toml", "[auth]\nrole_claim = \"app..role\"\n"), ("a.sql", TABLES)],
+        &expect![[r#"
         error: a claim is named such as `sub` or `app_metadata.org`
          --> deltafront.toml:2:14
           |
@@ -423,7 +425,8 @@ fn the_folder_and_its_settings() {
           = help: see docs/projects.md for what deltafront.toml may hold
 
         1 mistake
-    "#]]);
+    "#]],
+    );
     check(
         &[("a.sql", "CREATE MATERIALIZED VIEW x AS SELECT 'never ends FROM t;")],
         &expect![[r#"
