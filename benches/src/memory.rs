@@ -79,7 +79,7 @@ pub fn run() -> Result<()> {
 /// The child: holds what it is told to, and prints row bytes, state bytes, and the most that was
 /// resident on the way beyond what was there before.
 pub fn hold(holding: &str) -> Result<()> {
-    let Plan { mut program, tables, projections } = plan()?;
+    let Plan { mut program, tables, projections, .. } = plan()?;
     let described = projections.iter().map(describe).collect::<Result<_>>()?;
     let hub = (holding == "engine_and_hub").then(|| Hub::new(described));
     settle();

@@ -217,7 +217,7 @@ impl Session {
         let spec = view_spec(projection, &info, asked, &self.viewer)?;
         let (_, failed) = self.hub.now();
         if let Some(reason) = failed.get(&projection) {
-            return Err(failure(&self.viewer, &info, reason));
+            return Err(self.viewer.failure(&info, reason));
         }
         let begin = match &asked.resume {
             None => Ok(Begin::Anew),
@@ -315,7 +315,7 @@ impl Session {
         for (id, held) in &self.subscriptions {
             match failed.get(&held.view.spec.projection) {
                 Some(reason) if self.told_failed.insert(Arc::clone(id)) => {
-                    let refusal = failure(&self.viewer, &held.view.info, reason).about(id);
+                    let refusal = self.viewer.failure(&held.view.info, reason).about(id);
                     self.sending.push_back(Sending::Message(refusal.to_json().into()));
                 }
                 Some(_) => {}
@@ -667,12 +667,6 @@ pub fn fingerprint(spec: &ViewSpec) -> String {
     format!("{:016x}", hasher.finish())
 }
 
-/// Why a projection can't be served. The reason names a row, which is not for everybody.
-fn failure(viewer: &Viewer, info: &Projection, reason: &str) -> Refusal {
-    let reason = if viewer.sees_all(info) { reason } else { "it can't be served now; the server's log says why" };
-    Refusal::new("projection_failed", reason)
-}
-
 /// The view that a client asks for, as far as it may see it.
 fn view_spec(
     projection: ProjectionId,
@@ -680,10 +674,7 @@ fn view_spec(
     asked: &Subscribe,
     viewer: &Viewer,
 ) -> Result<ViewSpec, Refusal> {
-    let Some(sight) = viewer.sight(info) else {
-        let message = format!("`{}` is not for you: no policy or grant shows you any of it", info.name);
-        return Err(Refusal::new("forbidden", message));
-    };
+    let Some(sight) = viewer.sight(info) else { return Err(viewer.nothing_of(info)) };
     let find = |name: &str| {
         // A column that may not be seen is one that is not there.
         info.schema.index_of(name).ok().filter(|column| sight.columns.contains(column)).ok_or_else(|| {

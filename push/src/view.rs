@@ -17,6 +17,7 @@ use crate::hub::{Hub, Projection, ProjectionId};
 use crate::image::SharedImage;
 use crate::record::{Change, Record};
 use crate::rows::HeldRow;
+use crate::viewer::Sight;
 use crate::window::{Window, WindowState};
 
 /// What a view is. Equal ones are one.
@@ -142,6 +143,13 @@ impl Due {
 }
 
 impl ViewSpec {
+    /// All of a projection that a client may see.
+    #[must_use]
+    pub fn seen(projection: ProjectionId, sight: &Sight) -> ViewSpec {
+        let columns = sight.columns.iter().copied().collect();
+        ViewSpec { projection, predicate: sight.rows.clone(), columns, window: None }
+    }
+
     /// All of a projection.
     #[must_use]
     pub fn whole(projection: ProjectionId, info: &Projection) -> ViewSpec {

@@ -8,6 +8,7 @@ use filter::access::ANONYMOUS;
 use serde_json::{Map, Value};
 
 use crate::hub::Projection;
+use crate::protocol::Refusal;
 
 /// A client, as policies know it. Cheap to clone.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,5 +59,18 @@ impl Viewer {
     pub fn sees_all(&self, info: &Projection) -> bool {
         let all = info.schema.fields().len();
         self.sight(info).is_some_and(|sight| sight.rows.is_all() && sight.columns.len() == all)
+    }
+
+    /// Why a projection can't be served. The reason names a row, which is not for everybody.
+    #[must_use]
+    pub fn failure(&self, info: &Projection, reason: &str) -> Refusal {
+        let reason = if self.sees_all(info) { reason } else { "it can't be served now; the server's log says why" };
+        Refusal::new("projection_failed", reason)
+    }
+
+    /// That there is nothing of a projection for this client.
+    #[must_use]
+    pub fn nothing_of(&self, info: &Projection) -> Refusal {
+        Refusal::new("forbidden", format!("`{}` is not for you: no policy or grant shows you any of it", info.name))
     }
 }

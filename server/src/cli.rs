@@ -146,6 +146,7 @@ fn fail(text: &str) -> ExitCode {
 async fn check(args: &CheckArgs) -> ExitCode {
     match prepare(&args.folder, ask(args.offline)).await {
         Ok(Prepared { plan, .. }) => {
+            plan.warnings.0.iter().for_each(|warning| eprintln!("{warning}"));
             println!(
                 "{} is right: {} tables, {} projections",
                 args.folder.display(),
@@ -168,7 +169,7 @@ async fn explain(args: &ExplainArgs) -> ExitCode {
         return fail(&format!("error: there is no projection `{}`; there are {}", args.projection, names.join(", ")));
     };
     if let Some(id) = plan.program.projection_id(&projection.name) {
-        print!("{}", plan.program.explain(id));
+        print!("{}\n{}", plan.program.explain(id), projection.access.explain(&projection.schema));
     }
     ExitCode::SUCCESS
 }

@@ -208,8 +208,7 @@ fn describe(projection: &sql::PlannedProjection) -> anyhow::Result<push::Project
         description: projection.description.clone(),
         order: projection.order.iter().map(|by| (by.column, by.descending)).collect(),
         batch: projection.batch,
-        // This version has no policies: everybody sees everything.
-        access: filter::Access { is_public: true, ..filter::Access::default() },
+        access: projection.access.clone(),
         ..described
     })
 }

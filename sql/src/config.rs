@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use datafusion::sql::sqlparser::tokenizer::{Location, Span};
-use serde::Deserialize;
+use filter::ClaimPath;
+use serde::{Deserialize, Deserializer};
 
 use crate::diagnostic::{Diagnostic, Place, SourceFile};
 
@@ -16,6 +17,8 @@ pub struct Config {
     pub project: ProjectConfig,
     /// `[server]`
     pub server: ServerConfig,
+    /// `[auth]`
+    pub auth: AuthConfig,
 }
 
 /// `[project]`
@@ -40,6 +43,25 @@ pub struct ServerConfig {
     pub allowed_origins: Vec<String>,
     /// Names besides the loopback ones under which a browser may reach a loopback listener.
     pub allowed_hosts: Vec<String>,
+}
+
+/// `[auth]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuthConfig {
+    /// The claim that names a token's role or roles, such as `app_metadata.role`; see [`filter::access::roles`].
+    #[serde(deserialize_with = "claim_path")]
+    pub role_claim: ClaimPath,
+}
+
+impl Default for AuthConfig {
+    fn default() -> AuthConfig {
+        AuthConfig { role_claim: ClaimPath::parse("role").expect("a name is a path") }
+    }
+}
+
+fn claim_path<'de, D: Deserializer<'de>>(from: D) -> Result<ClaimPath, D::Error> {
+    ClaimPath::parse(&String::deserialize(from)?).map_err(serde::de::Error::custom)
 }
 
 impl Default for ServerConfig {

@@ -47,9 +47,11 @@ fn rest_of_line(file: &SourceFile, line: u64, column: u64) -> u64 {
     (line.trim_end().chars().count() as u64 + 1).saturating_sub(column)
 }
 
-/// One mistake.
+/// One mistake, or something that is probably not meant.
 #[derive(Clone, Debug)]
 pub struct Diagnostic {
+    /// A project can run in spite of it.
+    pub is_warning: bool,
     /// What is wrong.
     pub message: String,
     /// Where; `None` when it is about the folder.
@@ -61,12 +63,17 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// A mistake at a place.
     pub fn at(place: Place, message: impl Into<String>) -> Diagnostic {
-        Diagnostic { message: message.into(), place: Some(place), help: None }
+        Diagnostic { is_warning: false, message: message.into(), place: Some(place), help: None }
     }
 
     /// A mistake of the project as a whole.
     pub fn of_project(message: impl Into<String>) -> Diagnostic {
-        Diagnostic { message: message.into(), place: None, help: None }
+        Diagnostic { is_warning: false, message: message.into(), place: None, help: None }
+    }
+
+    /// Something at a place that is probably not meant.
+    pub fn warning(place: Place, message: impl Into<String>) -> Diagnostic {
+        Diagnostic { is_warning: true, ..Diagnostic::at(place, message) }
     }
 
     /// Adds the remedy.
@@ -79,7 +86,7 @@ impl Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "error: {}", self.message)?;
+        writeln!(f, "{}: {}", if self.is_warning { "warning" } else { "error" }, self.message)?;
         if let Some(place) = &self.place {
             let Place { file, line, column, length } = place;
             let number = line.to_string();

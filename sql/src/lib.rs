@@ -15,6 +15,7 @@ pub mod options; // WITH (…), ${VARIABLE}
 pub mod config; // deltafront.toml
 pub mod diagnostic; // what is wrong, where, and what to do about it
 pub mod session; // DataFusion, set up so that its answers are right for deltas
+mod access; // CREATE POLICY and GRANT, and what they become
 pub mod plan; // statements in the order of their needs, planned by DataFusion
 mod lower; // a logical plan to a dataflow
 mod expr; // DataFusion's expressions, aggregates and executor behind pipeline's traits

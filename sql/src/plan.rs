@@ -14,12 +14,14 @@ use datafusion::logical_expr::expr::SetQuantifier;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Volatility};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as DfStatement;
-use datafusion::sql::sqlparser::ast::{ObjectName, Query, Spanned, Statement, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{DataType as SqlDataType, ObjectName, Query, Spanned, Statement, Visit, Visitor};
 use datafusion::sql::sqlparser::tokenizer::{Location, Span};
+use filter::Access;
 use pipeline::projection::ProjectionKey;
 use pipeline::table::Identity;
 use pipeline::{Dataflow, Program, TableId};
 
+use crate::access;
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, most_like};
 use crate::lower::{Lowering, SortedBy};
 use crate::project::{DeclaredColumn, Project, QueryDeclaration, name_of, normalise};
@@ -43,6 +45,8 @@ pub struct Plan {
     pub tables: BTreeMap<String, TableId>,
     /// What is served, in the order of names.
     pub projections: Vec<PlannedProjection>,
+    /// What is probably not meant. A project runs in spite of it.
+    pub warnings: Diagnostics,
 }
 
 /// What clients and operators are told about a projection.
@@ -60,6 +64,8 @@ pub struct PlannedProjection {
     pub key: ProjectionKey,
     /// The ORDER BY at its top: for showing, since rows are a set.
     pub order: Vec<SortedBy>,
+    /// Who sees what of it.
+    pub access: Access,
 }
 
 /// What a project is to do.
@@ -68,18 +74,20 @@ pub struct Description {
     pub dataflow: Dataflow,
     /// What is served, in the order of names.
     pub projections: Vec<PlannedProjection>,
+    /// What is probably not meant. A project runs in spite of it.
+    pub warnings: Diagnostics,
 }
 
 /// Plans a project whose tables have these shapes. Every mistake goes to `wrong`; the plan has
 /// what is right.
 pub fn plan(project: &Project, shapes: &BTreeMap<String, TableShape>, wrong: &mut Diagnostics) -> Plan {
-    let Description { dataflow, projections } = describe(project, shapes, wrong);
+    let Description { dataflow, projections, warnings } = describe(project, shapes, wrong);
     let program = Program::new(dataflow).unwrap_or_else(|error| {
         wrong.push(Diagnostic::of_project(chain(&error)));
         Program::default()
     });
     let tables = project.tables.keys().filter_map(|name| Some((name.clone(), program.table_id(name)?))).collect();
-    Plan { program, tables, projections }
+    Plan { program, tables, projections, warnings }
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -136,6 +144,7 @@ pub fn describe(project: &Project, shapes: &BTreeMap<String, TableShape>, wrong:
             schema: lowered.input.schema,
             key,
             order: lowered.order,
+            access: Access::default(),
         });
     }
     if projections.is_empty() && wrong.is_empty() {
@@ -144,7 +153,9 @@ pub fn describe(project: &Project, shapes: &BTreeMap<String, TableShape>, wrong:
                 .help("write CREATE MATERIALIZED VIEW name AS SELECT …"),
         );
     }
-    Description { dataflow: lowering.dataflow, projections }
+    let mut warnings = Diagnostics::default();
+    access::decide(project, &mut projections, &mut warnings, wrong);
+    Description { dataflow: lowering.dataflow, projections, warnings: warnings.sorted() }
 }
 
 /// The shape that the columns of a declaration give, without asking the source.
@@ -187,10 +198,17 @@ pub fn declared_shape(project: &Project, name: &str) -> std::result::Result<Tabl
 /// # Errors
 /// With the place, when there is none.
 pub fn declared_type(column: &DeclaredColumn) -> std::result::Result<DataType, Diagnostic> {
-    use datafusion::sql::sqlparser::ast::DataType as Sql;
-    let other = match &column.data_type {
-        Sql::Uuid | Sql::JSON | Sql::JSONB => return Ok(DataType::Utf8),
-        Sql::Custom(name, _) => name.to_string(),
+    arrow_type(&column.data_type).map_err(|name| {
+        Diagnostic::at(column.place.clone(), format!("column `{}` has the unknown type {name}", column.name))
+            .help("declare it as TEXT to take the value as Postgres prints it")
+    })
+}
+
+/// The Arrow type of a type of SQL; its name, when there is none.
+pub(crate) fn arrow_type(data_type: &SqlDataType) -> std::result::Result<DataType, String> {
+    let other = match data_type {
+        SqlDataType::Uuid | SqlDataType::JSON | SqlDataType::JSONB => return Ok(DataType::Utf8),
+        SqlDataType::Custom(name, _) => name.to_string(),
         other => other.to_string(),
     };
     let sql = format!("SELECT CAST(NULL AS {other})");
@@ -200,10 +218,7 @@ pub fn declared_type(column: &DeclaredColumn) -> std::result::Result<DataType, D
         .and_then(|statement| block_on(state.statement_to_plan(statement)));
     match plan {
         Ok(plan) => Ok(plan.schema().field(0).data_type().clone()),
-        Err(_) => {
-            Err(Diagnostic::at(column.place.clone(), format!("column `{}` has the unknown type {other}", column.name))
-                .help("declare it as TEXT to take the value as Postgres prints it"))
-        }
+        Err(_) => Err(other),
     }
 }
 

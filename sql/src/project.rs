@@ -10,13 +10,16 @@ use datafusion::sql::sqlparser::ast::{
     Query, SqlOption, Statement, TableConstraint,
 };
 
+use filter::Roles;
+
+use crate::access;
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, SourceFile};
 use crate::options::{Environment, Options, duration};
 use crate::statement::{ParsedStatement, parse};
 
 /// What `CREATE MATERIALIZED VIEW … WITH (…)` may say.
-const PROJECTION_OPTIONS: [&str; 3] = ["batch", "description", "key"];
+const PROJECTION_OPTIONS: [&str; 5] = ["batch", "description", "hide", "key", "public"];
 
 /// A project as written: nothing of it has been planned.
 #[derive(Debug, Default)]
@@ -29,6 +32,10 @@ pub struct Project {
     pub tables: BTreeMap<String, TableDeclaration>,
     /// `CREATE VIEW` and `CREATE MATERIALIZED VIEW`, by name.
     pub queries: BTreeMap<String, QueryDeclaration>,
+    /// `CREATE POLICY`, in the order of files.
+    pub policies: Vec<PolicyDeclaration>,
+    /// `GRANT SELECT`, in the order of files.
+    pub grants: Vec<GrantDeclaration>,
 }
 
 /// A source table.
@@ -84,6 +91,38 @@ pub struct ProjectionOptions {
     pub description: Option<String>,
     /// The declared key.
     pub key: Option<(Vec<String>, Place)>,
+    /// Where it is said that everyone may see every row.
+    pub public: Option<Place>,
+    /// Columns that nobody sees.
+    pub hide: Option<(Vec<String>, Place)>,
+}
+
+/// `CREATE POLICY`
+#[derive(Clone, Debug)]
+pub struct PolicyDeclaration {
+    /// Its name.
+    pub name: String,
+    /// The projection that it is for, and where that is named.
+    pub on: (String, Place),
+    /// `AS RESTRICTIVE`
+    pub is_restrictive: bool,
+    /// `TO …`
+    pub roles: Roles,
+    /// `USING (…)`
+    pub using: SqlExpr,
+    /// The statement.
+    pub place: Place,
+}
+
+/// `GRANT SELECT`
+#[derive(Clone, Debug)]
+pub struct GrantDeclaration {
+    /// The columns, each with its place; `None` for all.
+    pub columns: Option<Vec<(String, Place)>>,
+    /// The projections that it is for, and where they are named.
+    pub on: Vec<(String, Place)>,
+    /// `TO …`
+    pub roles: Roles,
 }
 
 impl Project {
@@ -132,16 +171,23 @@ impl Project {
                 Diagnostic::at(place, "a SELECT by itself keeps nothing")
                     .help("write CREATE MATERIALIZED VIEW name AS SELECT …"),
             ),
-            Statement::CreatePolicy(_) => wrong.push(
-                Diagnostic::at(place, "policies are not enforced by this version, so CREATE POLICY is refused")
-                    .help("keep the server on loopback, or behind a proxy that decides who sees what"),
-            ),
+            Statement::CreatePolicy(policy) => match access::policy(policy, &place) {
+                Ok(policy) => self.policies.push(policy),
+                Err(mistake) => wrong.push(mistake),
+            },
+            Statement::Grant(grant) => match access::grant(grant, &place) {
+                Ok(grant) => self.grants.push(grant),
+                Err(mistake) => wrong.push(mistake),
+            },
             Statement::Insert(_) => {
                 wrong.push(Diagnostic::at(place, "this version has no sinks").help("remove the INSERT INTO"));
             }
             _ => wrong.push(
-                Diagnostic::at(place, "a project is made of CREATE TABLE, CREATE VIEW and CREATE MATERIALIZED VIEW")
-                    .help("files that belong to something else are left out by `exclude` in deltafront.toml"),
+                Diagnostic::at(
+                    place,
+                    "a project is made of CREATE TABLE, VIEW, MATERIALIZED VIEW and POLICY, and GRANT SELECT",
+                )
+                .help("files that belong to something else are left out by `exclude` in deltafront.toml"),
             ),
         }
     }
@@ -236,9 +282,18 @@ impl Project {
                 }
             }
             projection.description = options.take("description").map(|(text, _)| text);
-            projection.key = options
-                .take("key")
-                .map(|(text, at)| (text.split(',').map(|column| column.trim().to_owned()).collect(), at));
+            projection.key = options.take("key").map(|(text, at)| (names(&text), at));
+            projection.hide = options.take("hide").map(|(text, at)| (names(&text), at));
+            if let Some((text, at)) = options.take("public") {
+                match text.as_str() {
+                    "true" => projection.public = Some(at),
+                    "false" => {}
+                    _ => wrong.push(
+                        Diagnostic::at(at, format!("`{text}` is neither true nor false"))
+                            .help("write public = 'true' where everyone may see every row"),
+                    ),
+                }
+            }
             options.refuse_others(&PROJECTION_OPTIONS, "a projection", wrong);
         } else {
             options.refuse_others(&[], "a view, which is inlined where it is used,", wrong);
@@ -247,6 +302,10 @@ impl Project {
         let projection = view.materialized.then_some(projection);
         self.queries.insert(name.clone(), QueryDeclaration { name, query: *view.query, columns, projection, place });
     }
+}
+
+fn names(list: &str) -> Vec<String> {
+    list.split(',').map(|name| name.trim().to_owned()).collect()
 }
 
 fn with_options(options: &CreateTableOptions) -> &[SqlOption] {
@@ -277,7 +336,7 @@ fn key_name(expr: &SqlExpr) -> String {
     }
 }
 
-fn name_place(name: &ObjectName, statement: &Place) -> Place {
+pub(crate) fn name_place(name: &ObjectName, statement: &Place) -> Place {
     match name.0.first().and_then(|part| part.as_ident()) {
         Some(ident) if ident.span.start.line > 0 => Place::new(&statement.file, ident.span),
         _ => statement.clone(),

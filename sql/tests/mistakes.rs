@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use expect_test::{Expect, expect};
+use serde_json::json;
 use sql::plan::declared_shape;
 use sql::{Diagnostics, Project};
 
@@ -341,13 +342,6 @@ DROP TABLE orders",
               | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
               = help: write NOT EXISTS (SELECT … WHERE NOT …), or compare with a max or min
 
-            error: policies are not enforced by this version, so CREATE POLICY is refused
-             --> b.sql:4:1
-              |
-            4 | CREATE POLICY p ON a USING (true);
-              | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-              = help: keep the server on loopback, or behind a proxy that decides who sees what
-
             error: this version has no sinks
              --> b.sql:5:1
               |
@@ -362,14 +356,14 @@ DROP TABLE orders",
               | ^^^^^^^^
               = help: write CREATE MATERIALIZED VIEW name AS SELECT …
 
-            error: a project is made of CREATE TABLE, CREATE VIEW and CREATE MATERIALIZED VIEW
+            error: a project is made of CREATE TABLE, VIEW, MATERIALIZED VIEW and POLICY, and GRANT SELECT
              --> b.sql:7:1
               |
             7 | DROP TABLE orders
               | ^^^^^^^^^^^^^^^^^
               = help: files that belong to something else are left out by `exclude` in deltafront.toml
 
-            7 mistakes
+            6 mistakes
         "#]],
     );
 }
@@ -421,6 +415,19 @@ fn the_folder_and_its_settings() {
     "#]],
     );
     check(
+        &[("deltafront.toml", "[auth]\nrole_claim = \"app..role\"\n"), ("a.sql", TABLES)],
+        &expect![[r#"
+        error: a claim is named such as `sub` or `app_metadata.org`
+         --> deltafront.toml:2:14
+          |
+        2 | role_claim = "app..role"
+          |              ^^^^^^^^^^^
+          = help: see docs/projects.md for what deltafront.toml may hold
+
+        1 mistake
+    "#]],
+    );
+    check(
         &[("a.sql", "CREATE MATERIALIZED VIEW x AS SELECT 'never ends FROM t;")],
         &expect![[r#"
             error: unterminated string literal
@@ -461,6 +468,536 @@ CREATE MATERIALIZED VIEW spread AS SELECT customer, stddev(total) AS s FROM orde
             group by orders.customer: stddev(CAST(orders.total AS Float64))  group
               compute CAST(orders.total AS Float64)                          delta
                 table orders  (shared by 2)                                  delta
+        "#]],
+    );
+}
+
+/// What is said of who sees what: of each projection, then of what is probably not meant.
+fn check_access(files: &[(&str, &str)], expected: &Expect) {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, text) in files {
+        fs::write(folder.path().join(name), text).expect("a file");
+    }
+    let mut wrong = Diagnostics::default();
+    let project = Project::load(folder.path(), &|_| Some("postgres://h/db".to_owned()), &mut wrong);
+    let shapes = project.tables.keys().map(|name| (name.clone(), declared_shape(&project, name).expect("a shape")));
+    let plan = sql::plan(&project, &shapes.collect(), &mut wrong);
+    assert!(wrong.is_empty(), "{wrong}");
+    let access = plan.projections.iter().map(|it| format!("{}\n{}\n", it.name, it.access.explain(&it.schema)));
+    let warnings = plan.warnings.0.iter().map(ToString::to_string);
+    expected.assert_eq(&access.chain(warnings).collect::<String>());
+}
+
+#[test]
+fn policies_and_grants() {
+    check_access(
+        &[
+            ("a.sql", TABLES),
+            (
+                "b.sql",
+                "CREATE MATERIALIZED VIEW everyone WITH (public = 'true', hide = 'total') AS SELECT id, state, total FROM orders;
+CREATE MATERIALIZED VIEW nobody AS SELECT id FROM orders;
+CREATE MATERIALIZED VIEW narrowed WITH (public = 'false') AS SELECT id, state FROM orders;
+CREATE POLICY open ON narrowed AS RESTRICTIVE USING (state = 'open');
+CREATE MATERIALIZED VIEW mine AS SELECT id, customer, total, state FROM orders;
+CREATE POLICY own ON mine FOR SELECT TO authenticated, \"Partner\" USING (customer = claim('sub'));
+CREATE POLICY staff ON mine AS PERMISSIVE TO PUBLIC USING ('staff' = ANY (claim('app.roles')) AND mine.state <> 'draft');
+CREATE POLICY small ON mine AS RESTRICTIVE TO authenticated
+  USING (total BETWEEN -1 AND claim('limit')::numeric OR NOT (state IN ('a', claim('states')) OR state ILIKE '%x'));
+GRANT SELECT (id, state) ON mine, everyone TO PUBLIC;
+GRANT SELECT ON mine TO authenticated, staff",
+            ),
+        ],
+        &expect![[r#"
+            everyone
+            rows: all, for everyone
+            columns id, state, for everyone
+            columns hidden: total
+
+            mine
+            rows where customer = claim('sub'), for Partner, authenticated (policy own)
+            rows where 'staff' = ANY(claim('app.roles')) AND mine.state <> 'draft', for everyone (policy staff)
+            only where total BETWEEN -1 AND claim('limit')::NUMERIC OR NOT (state IN ('a', claim('states')) OR state ILIKE '%x'), for authenticated (policy small)
+            columns id, state, for everyone
+            columns: all, for authenticated, staff
+
+            narrowed
+            rows: none, for no policy allows any
+            only where state = 'open', for everyone (policy open)
+
+            nobody
+            rows: none, for no policy allows any
+
+            warning: `nobody` has no policy, so nobody sees a row of it
+             --> b.sql:2:1
+              |
+            2 | CREATE MATERIALIZED VIEW nobody AS SELECT id FROM orders;
+              | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+              = help: add a CREATE POLICY, or WITH (public = 'true') where everyone may see every row
+            warning: `narrowed` has only restrictive policies, so nobody sees a row of it
+             --> b.sql:3:1
+              |
+            3 | CREATE MATERIALIZED VIEW narrowed WITH (public = 'false') AS SELECT id, state FROM orders;
+              | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+              = help: add a CREATE POLICY, or WITH (public = 'true') where everyone may see every row
+        "#]],
+    );
+}
+
+/// The example of docs/projects.md, with its tokens.
+#[test]
+fn what_tokens_see() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let sql = "CREATE TABLE orders (id BIGINT PRIMARY KEY, owner TEXT, region TEXT, status TEXT, total NUMERIC(10,2))
+  WITH (connector = 'postgres', url = '${DB}');
+CREATE MATERIALIZED VIEW my_orders WITH (hide = 'owner') AS
+  SELECT id, owner, region, status, total FROM orders;
+CREATE POLICY own   ON my_orders USING (owner = claim('sub'));
+CREATE POLICY staff ON my_orders TO staff USING (region = ANY (claim('app_metadata.regions')));
+CREATE POLICY sane  ON my_orders AS RESTRICTIVE USING (status <> 'draft');
+GRANT SELECT (id, status) ON my_orders TO staff;
+GRANT SELECT ON my_orders TO authenticated";
+    fs::write(folder.path().join("a.sql"), sql).expect("a file");
+    let mut wrong = Diagnostics::default();
+    let project = Project::load(folder.path(), &|_| Some("postgres://h/db".to_owned()), &mut wrong);
+    let shapes = BTreeMap::from([("orders".to_owned(), declared_shape(&project, "orders").expect("a shape"))]);
+    let plan = sql::plan(&project, &shapes, &mut wrong);
+    assert!(wrong.is_empty() && plan.warnings.is_empty(), "{wrong}");
+    let my_orders = &plan.projections[0];
+    let not_draft = json!({"status": {"_neq": "draft"}});
+    let own = |sub: &str| json!({"owner": {"_eq": sub}});
+    for (claims, shown, columns) in [
+        (Some(json!({"sub": "ann"})), json!({"_and": [own("ann"), not_draft]}), vec![0, 2, 3, 4]),
+        (
+            Some(json!({"sub": "bob", "role": "staff", "app_metadata": {"regions": ["eu", "us"]}})),
+            json!({"_and": [{"_or": [own("bob"), {"region": {"_in": ["eu", "us"]}}]}, not_draft]}),
+            vec![0, 3],
+        ),
+        (Some(json!({"sub": "eve", "role": "staff"})), json!({"_and": [own("eve"), not_draft]}), vec![0, 3]),
+        (None, json!({"_or": []}), vec![]),
+    ] {
+        let claims = claims.as_ref().and_then(|claims| claims.as_object());
+        let roles = filter::access::roles(claims, &project.config.auth.role_claim);
+        let rows = my_orders.access.rows(&roles, claims.unwrap_or(&serde_json::Map::new()), &my_orders.schema);
+        let expected = filter::Predicate::parse(&shown, &my_orders.schema, &|_| true).expect("a filter");
+        assert_eq!(rows, expected, "{claims:?}");
+        let seen: Vec<usize> = my_orders.access.columns(&roles, &my_orders.schema).into_iter().collect();
+        assert_eq!(seen, columns, "{claims:?}");
+    }
+}
+
+/// Each kind of condition that there is.
+#[test]
+fn conditions_of_policies() {
+    let conditions = [
+        "true",
+        "id = 7 AND -7 <> id AND total >= 1.50 AND state < 'b' AND id <= '7' AND 7 > id",
+        "(NOT flag) OR flag OR flag = false OR p.flag",
+        "state IS NULL OR state IS NOT NULL OR claim('x') IS NULL",
+        "state IN ('a', 'b') AND id NOT IN (1, 2) AND state IN (claim('groups'))",
+        "id = ANY (claim('ids')) AND id <> ALL (claim('ids')) AND claim('role') = 'admin'",
+        "id BETWEEN 1 AND 2 AND id NOT BETWEEN claim('a') AND claim('b')",
+        "state LIKE 'a%' AND state NOT LIKE 'b_' AND state ILIKE claim('x') AND state NOT ILIKE '\\%'",
+        "(state IS DISTINCT FROM 'a') AND 7 IS NOT DISTINCT FROM id",
+        "at > TIMESTAMP '2026-01-01 00:00:00' AND at > '2026-01-01' AND CAST('2026-01-01' AS TIMESTAMP) < at",
+        "id = claim('https://x.example/id')::bigint AND claim('admin')::boolean AND claim('level')::int > 3",
+        "id = claim('a.b') AND claim('a') = claim('b')",
+        "state = claim('x')::text AND state = claim('y')::uuid",
+    ];
+    let policies = conditions.iter().enumerate().map(|(i, it)| format!("CREATE POLICY p{i} ON p USING ({it});\n"));
+    let policies: String = policies.collect();
+    let table = "CREATE TABLE t (id BIGINT PRIMARY KEY, total NUMERIC(10,2), state TEXT, flag BOOLEAN, at TIMESTAMP)
+        WITH (connector = 'postgres', url = '${DB}');
+        CREATE MATERIALIZED VIEW p AS SELECT * FROM t;";
+    check_access(
+        &[("a.sql", table), ("b.sql", &policies)],
+        &expect![[r#"
+        p
+        rows where true, for everyone (policy p0)
+        rows where id = 7 AND -7 <> id AND total >= 1.50 AND state < 'b' AND id <= '7' AND 7 > id, for everyone (policy p1)
+        rows where (NOT flag) OR flag OR flag = false OR p.flag, for everyone (policy p2)
+        rows where state IS NULL OR state IS NOT NULL OR claim('x') IS NULL, for everyone (policy p3)
+        rows where state IN ('a', 'b') AND id NOT IN (1, 2) AND state IN (claim('groups')), for everyone (policy p4)
+        rows where id = ANY(claim('ids')) AND id <> ALL(claim('ids')) AND claim('role') = 'admin', for everyone (policy p5)
+        rows where id BETWEEN 1 AND 2 AND id NOT BETWEEN claim('a') AND claim('b'), for everyone (policy p6)
+        rows where state LIKE 'a%' AND state NOT LIKE 'b_' AND state ILIKE claim('x') AND state NOT ILIKE '\%', for everyone (policy p7)
+        rows where (state IS DISTINCT FROM 'a') AND 7 IS NOT DISTINCT FROM id, for everyone (policy p8)
+        rows where at > TIMESTAMP '2026-01-01 00:00:00' AND at > '2026-01-01' AND CAST('2026-01-01' AS TIMESTAMP) < at, for everyone (policy p9)
+        rows where id = claim('https://x.example/id')::BIGINT AND claim('admin')::BOOLEAN AND claim('level')::INT > 3, for everyone (policy p10)
+        rows where id = claim('a.b') AND claim('a') = claim('b'), for everyone (policy p11)
+        rows where state = claim('x')::TEXT AND state = claim('y')::UUID, for everyone (policy p12)
+
+    "#]],
+    );
+}
+
+#[test]
+fn who_sees_what_is_checked() {
+    check_one(
+        "CREATE MATERIALIZED VIEW p WITH (hide = 'totl, id') AS SELECT id, state, total FROM orders;
+CREATE MATERIALIZED VIEW q WITH (public = 'yes') AS SELECT id FROM orders;
+CREATE MATERIALIZED VIEW r WITH (public = 'true', hide = 'state') AS SELECT DISTINCT state, count(*) OVER () AS n FROM orders;
+CREATE POLICY none ON r USING (true);
+CREATE MATERIALIZED VIEW s WITH (hide = 'total') AS SELECT id, state, total FROM orders;
+CREATE POLICY a ON s USING (true);
+CREATE POLICY a ON s USING (true);
+CREATE POLICY b ON orders USING (true);
+CREATE POLICY c ON qq USING (true);
+CREATE POLICY d ON s FOR INSERT WITH CHECK (true);
+CREATE POLICY e ON s WITH CHECK (true);
+CREATE POLICY f ON s;
+CREATE POLICY g ON s TO CURRENT_USER USING (true);
+GRANT SELECT (state) ON s TO staff;
+GRANT SELECT (id, total) ON s TO staff;
+GRANT SELECT (id, stat) ON s TO staff;
+GRANT SELECT, INSERT ON s TO staff;
+GRANT ALL ON s TO staff;
+GRANT SELECT ON ALL TABLES IN SCHEMA public TO staff;
+GRANT SELECT ON customers TO staff;
+GRANT SELECT ON s TO staff WITH GRANT OPTION",
+        &expect![[r#"
+            error: `p` has no column `totl`
+             --> b.sql:1:41
+              |
+            1 | CREATE MATERIALIZED VIEW p WITH (hide = 'totl, id') AS SELECT id, state, total FROM orders;
+              |                                         ^^^^^^^^^^
+              = help: did you mean `total`?
+
+            error: `id` can't be hidden, since it is of the key
+             --> b.sql:1:41
+              |
+            1 | CREATE MATERIALIZED VIEW p WITH (hide = 'totl, id') AS SELECT id, state, total FROM orders;
+              |                                         ^^^^^^^^^^
+              = help: clients tell rows apart by the key, so they need it; with WITH (key = '…') it can be another
+
+            error: `yes` is neither true nor false
+             --> b.sql:2:43
+              |
+            2 | CREATE MATERIALIZED VIEW q WITH (public = 'yes') AS SELECT id FROM orders;
+              |                                           ^^^^^
+              = help: write public = 'true' where everyone may see every row
+
+            error: `r` is public, and policy `none` would decide nothing
+             --> b.sql:3:43
+              |
+            3 | CREATE MATERIALIZED VIEW r WITH (public = 'true', hide = 'state') AS SELECT DISTINCT state, count(*) OVER () AS n FROM orders;
+              |                                           ^^^^^^
+              = help: remove one of them
+
+            error: `state` can't be hidden, since it is of the key
+             --> b.sql:3:58
+              |
+            3 | CREATE MATERIALIZED VIEW r WITH (public = 'true', hide = 'state') AS SELECT DISTINCT state, count(*) OVER () AS n FROM orders;
+              |                                                          ^^^^^^^
+              = help: clients tell rows apart by the key, so they need it; with WITH (key = '…') it can be another
+
+            error: `s` has two policies named `a`
+             --> b.sql:7:1
+              |
+            7 | CREATE POLICY a ON s USING (true);
+              | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+              = help: rename one of them
+
+            error: `orders` is a table, which no client reads
+             --> b.sql:8:20
+              |
+            8 | CREATE POLICY b ON orders USING (true);
+              |                    ^^^^^^
+              = help: the project has p, q, r, s
+
+            error: `qq` is no projection
+             --> b.sql:9:20
+              |
+            9 | CREATE POLICY c ON qq USING (true);
+              |                    ^^
+              = help: did you mean `q`?
+
+            error: clients of a projection only read, so its policies are FOR SELECT
+              --> b.sql:10:1
+               |
+            10 | CREATE POLICY d ON s FOR INSERT WITH CHECK (true);
+               | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+              = help: write CREATE POLICY name ON projection [AS RESTRICTIVE] [FOR SELECT] [TO role, …] USING (condition)
+
+            error: clients of a projection only read, so its policies have no WITH CHECK
+              --> b.sql:11:1
+               |
+            11 | CREATE POLICY e ON s WITH CHECK (true);
+               | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+              = help: write CREATE POLICY name ON projection [AS RESTRICTIVE] [FOR SELECT] [TO role, …] USING (condition)
+
+            error: the policy does not say which rows it is for
+              --> b.sql:12:1
+               |
+            12 | CREATE POLICY f ON s;
+               | ^^^^^^^^^^^^^^^^^^^^
+              = help: write CREATE POLICY name ON projection [AS RESTRICTIVE] [FOR SELECT] [TO role, …] USING (condition)
+
+            error: CURRENT_USER is nobody here
+              --> b.sql:13:1
+               |
+            13 | CREATE POLICY g ON s TO CURRENT_USER USING (true);
+               | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+              = help: roles are those that tokens name; PUBLIC is everyone
+
+            error: the grant leaves out `id`, which is of the key
+              --> b.sql:14:25
+               |
+            14 | GRANT SELECT (state) ON s TO staff;
+               |                         ^
+              = help: clients tell rows apart by the key, so they need it; with WITH (key = '…') it can be another
+
+            error: `total` is hidden from everyone, so it can't be granted
+              --> b.sql:15:19
+               |
+            15 | GRANT SELECT (id, total) ON s TO staff;
+               |                   ^^^^^
+              = help: leave it out here, or in WITH (hide = '…')
+
+            error: `s` has no column `stat`
+              --> b.sql:16:19
+               |
+            16 | GRANT SELECT (id, stat) ON s TO staff;
+               |                   ^^^^
+              = help: did you mean `state`?
+
+            error: clients of a projection only read: grant SELECT, and nothing else
+              --> b.sql:17:1
+               |
+            17 | GRANT SELECT, INSERT ON s TO staff;
+               | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+              = help: write GRANT SELECT [(column, …)] ON projection TO role, …
+
+            error: clients of a projection only read: grant SELECT
+              --> b.sql:18:1
+               |
+            18 | GRANT ALL ON s TO staff;
+               | ^^^^^^^^^^^^^^^^^^^^^^^
+              = help: write GRANT SELECT [(column, …)] ON projection TO role, …
+
+            error: a grant is ON projections, each by its name
+              --> b.sql:19:1
+               |
+            19 | GRANT SELECT ON ALL TABLES IN SCHEMA public TO staff;
+               | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+              = help: write GRANT SELECT [(column, …)] ON projection TO role, …
+
+            error: `customers` is a table, which no client reads
+              --> b.sql:20:17
+               |
+            20 | GRANT SELECT ON customers TO staff;
+               |                 ^^^^^^^^^
+              = help: the project has p, q, r, s
+
+            error: a grant is passed on by nobody here
+              --> b.sql:21:1
+               |
+            21 | GRANT SELECT ON s TO staff WITH GRANT OPTION
+               | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+              = help: write GRANT SELECT [(column, …)] ON projection TO role, …
+
+            20 mistakes
+        "#]],
+    );
+}
+
+#[test]
+fn conditions_are_checked() {
+    let conditions = [
+        "owner = claim('sub')",
+        "id = 'seven'",
+        "id = claim('sub')::text",
+        "id + 1 = 2",
+        "lower(state) = 'open'",
+        "state = claim(sub)",
+        "state = claim('a..b')",
+        "state = NULL",
+        "claim('admin')",
+        "state",
+        "id IN (SELECT id FROM orders)",
+        "CASE WHEN id = 1 THEN true END",
+        "id < ANY (claim('ids'))",
+        "id = ANY (state)",
+        "state IS DISTINCT FROM claim('x')",
+        // The parser takes AND for a part of what comes before.
+        "state IS DISTINCT FROM 'a' AND id = 7",
+        "other.id = 1",
+        "id::text = '1'",
+        "id = state",
+        "id LIKE '7%'",
+        "total = 1.5::widget",
+        "state IN ('a', NULL)",
+        "'a'",
+        "state LIKE 'a!%' ESCAPE '!'",
+    ];
+    let policies: String = conditions
+        .iter()
+        .enumerate()
+        .map(|(i, condition)| format!("CREATE POLICY p{i} ON p USING ({condition});\n"))
+        .collect();
+    let statements = format!("{policies}CREATE MATERIALIZED VIEW p AS SELECT id, state, total FROM orders");
+    check_one(
+        &statements,
+        &expect![[r#"
+            error: `p` has no column `owner`
+             --> b.sql:1:30
+              |
+            1 | CREATE POLICY p0 ON p USING (owner = claim('sub'));
+              |                              ^^^^^
+              = help: it has id, state, total
+
+            error: `id`: "seven" is no bigint, which looks like 42 or "42"
+             --> b.sql:2:30
+              |
+            2 | CREATE POLICY p1 ON p USING (id = 'seven');
+              |                              ^^^^^^^^^^^^
+
+            error: `id` is bigint, which does not compare with text
+             --> b.sql:3:30
+              |
+            3 | CREATE POLICY p2 ON p USING (id = claim('sub')::text);
+              |                              ^^^^^^^^^^^^^^^^
+
+            error: a policy can't have arithmetic
+             --> b.sql:4:30
+              |
+            4 | CREATE POLICY p3 ON p USING (id + 1 = 2);
+              |                              ^^^^^^
+              = help: a policy is made of columns, constants and claim('…'); = <> < <= > >=, IN, BETWEEN, LIKE, ILIKE, IS NULL, = ANY (claim('…')); AND, OR, NOT; CAST of constants and claims. Anything else can be a column of the projection, hidden by WITH (hide = '…')
+
+            error: a policy can't have the function lower()
+             --> b.sql:5:30
+              |
+            5 | CREATE POLICY p4 ON p USING (lower(state) = 'open');
+              |                              ^^^^^^^^^^^
+              = help: a policy is made of columns, constants and claim('…'); = <> < <= > >=, IN, BETWEEN, LIKE, ILIKE, IS NULL, = ANY (claim('…')); AND, OR, NOT; CAST of constants and claims. Anything else can be a column of the projection, hidden by WITH (hide = '…')
+
+            error: claim() takes the name of a claim, in single quotes
+             --> b.sql:6:38
+              |
+            6 | CREATE POLICY p5 ON p USING (state = claim(sub));
+              |                                      ^^^^^^^^^
+              = help: write claim('sub') or claim('app_metadata.org')
+
+            error: a claim is named such as `sub` or `app_metadata.org`
+             --> b.sql:7:38
+              |
+            7 | CREATE POLICY p6 ON p USING (state = claim('a..b'));
+              |                                      ^^^^^^^^^^^^
+
+            error: nothing compares with NULL; use IS NULL or IS NOT NULL
+             --> b.sql:8:30
+              |
+            8 | CREATE POLICY p7 ON p USING (state = NULL);
+              |                              ^^^^^^^^^^^^
+
+            error: a claim is text or a list; compare it with something
+             --> b.sql:9:30
+              |
+            9 | CREATE POLICY p8 ON p USING (claim('admin'));
+              |                              ^^^^^^^^^^^^^
+              = help: write claim('…') = '…', or claim('…')::boolean for one that is true or false
+
+            error: `state` is text, and a condition is true or false
+              --> b.sql:10:30
+               |
+            10 | CREATE POLICY p9 ON p USING (state);
+               |                              ^^^^^
+
+            error: a policy can't have a subquery
+              --> b.sql:11:31
+               |
+            11 | CREATE POLICY p10 ON p USING (id IN (SELECT id FROM orders));
+               |                               ^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+              = help: a policy is made of columns, constants and claim('…'); = <> < <= > >=, IN, BETWEEN, LIKE, ILIKE, IS NULL, = ANY (claim('…')); AND, OR, NOT; CAST of constants and claims. Anything else can be a column of the projection, hidden by WITH (hide = '…')
+
+            error: a policy can't have CASE
+              --> b.sql:12:31
+               |
+            12 | CREATE POLICY p11 ON p USING (CASE WHEN id = 1 THEN true END);
+               |                               ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+              = help: a policy is made of columns, constants and claim('…'); = <> < <= > >=, IN, BETWEEN, LIKE, ILIKE, IS NULL, = ANY (claim('…')); AND, OR, NOT; CAST of constants and claims. Anything else can be a column of the projection, hidden by WITH (hide = '…')
+
+            error: a policy can't have ANY but with =
+              --> b.sql:13:31
+               |
+            13 | CREATE POLICY p12 ON p USING (id < ANY (claim('ids')));
+               |                               ^^^^^^^^^^^^^^^^^^^^^
+              = help: a policy is made of columns, constants and claim('…'); = <> < <= > >=, IN, BETWEEN, LIKE, ILIKE, IS NULL, = ANY (claim('…')); AND, OR, NOT; CAST of constants and claims. Anything else can be a column of the projection, hidden by WITH (hide = '…')
+
+            error: a policy can't have ANY or ALL of what is no claim
+              --> b.sql:14:31
+               |
+            14 | CREATE POLICY p13 ON p USING (id = ANY (state));
+               |                               ^^^^^^^^^^^^^^^
+              = help: a policy is made of columns, constants and claim('…'); = <> < <= > >=, IN, BETWEEN, LIKE, ILIKE, IS NULL, = ANY (claim('…')); AND, OR, NOT; CAST of constants and claims. Anything else can be a column of the projection, hidden by WITH (hide = '…')
+
+            error: a policy can't have IS DISTINCT FROM but of a column and a constant
+              --> b.sql:15:31
+               |
+            15 | CREATE POLICY p14 ON p USING (state IS DISTINCT FROM claim('x'));
+               |                               ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+              = help: a policy is made of columns, constants and claim('…'); = <> < <= > >=, IN, BETWEEN, LIKE, ILIKE, IS NULL, = ANY (claim('…')); AND, OR, NOT; CAST of constants and claims. Anything else can be a column of the projection, hidden by WITH (hide = '…')
+
+            error: a policy can't have AND or OR within a comparison (put the comparison in parentheses)
+              --> b.sql:16:54
+               |
+            16 | CREATE POLICY p15 ON p USING (state IS DISTINCT FROM 'a' AND id = 7);
+               |                                                      ^^^^^^^^^^^^^^
+              = help: a policy is made of columns, constants and claim('…'); = <> < <= > >=, IN, BETWEEN, LIKE, ILIKE, IS NULL, = ANY (claim('…')); AND, OR, NOT; CAST of constants and claims. Anything else can be a column of the projection, hidden by WITH (hide = '…')
+
+            error: a policy of `p` sees its columns alone
+              --> b.sql:17:31
+               |
+            17 | CREATE POLICY p16 ON p USING (other.id = 1);
+               |                               ^^^^^^^^
+
+            error: a policy can't have a cast of a column
+              --> b.sql:18:31
+               |
+            18 | CREATE POLICY p17 ON p USING (id::text = '1');
+               |                               ^^
+              = help: a policy is made of columns, constants and claim('…'); = <> < <= > >=, IN, BETWEEN, LIKE, ILIKE, IS NULL, = ANY (claim('…')); AND, OR, NOT; CAST of constants and claims. Anything else can be a column of the projection, hidden by WITH (hide = '…')
+
+            error: a column is compared with a literal or a claim, not with another column
+              --> b.sql:19:31
+               |
+            19 | CREATE POLICY p18 ON p USING (id = state);
+               |                               ^^^^^^^^^^
+
+            error: LIKE compares text, and `id` is bigint
+              --> b.sql:20:31
+               |
+            20 | CREATE POLICY p19 ON p USING (id LIKE '7%');
+               |                               ^^^^^^^^^^^^
+
+            error: there is no type widget
+              --> b.sql:21:39
+               |
+            21 | CREATE POLICY p20 ON p USING (total = 1.5::widget);
+               |                                       ^^^
+
+            error: nothing compares with NULL; use IS NULL or IS NOT NULL
+              --> b.sql:22:31
+               |
+            22 | CREATE POLICY p21 ON p USING (state IN ('a', NULL));
+               |                               ^^^^^^^^^^^^^^^^^^^
+
+            error: a policy can't have a constant that is neither true nor false as a condition
+              --> b.sql:23:31
+               |
+            23 | CREATE POLICY p22 ON p USING ('a');
+               |                               ^^^
+              = help: a policy is made of columns, constants and claim('…'); = <> < <= > >=, IN, BETWEEN, LIKE, ILIKE, IS NULL, = ANY (claim('…')); AND, OR, NOT; CAST of constants and claims. Anything else can be a column of the projection, hidden by WITH (hide = '…')
+
+            error: a policy can't have LIKE with ANY or ESCAPE
+              --> b.sql:24:31
+               |
+            24 | CREATE POLICY p23 ON p USING (state LIKE 'a!%' ESCAPE '!');
+               |                               ^^^^^^^^^^^^^^^^
+              = help: a policy is made of columns, constants and claim('…'); = <> < <= > >=, IN, BETWEEN, LIKE, ILIKE, IS NULL, = ANY (claim('…')); AND, OR, NOT; CAST of constants and claims. Anything else can be a column of the projection, hidden by WITH (hide = '…')
+
+            24 mistakes
         "#]],
     );
 }

@@ -56,14 +56,15 @@ impl ProjectFolder {
         ProjectFolder::of(&sql.replace("$DB", &postgres.url("shop")))
     }
 
-    /// A project of one file that reads no Postgres.
+    /// A project of one file that reads no Postgres. Its projections are for everyone, unless it says of any who
+    /// may see it.
     ///
     /// # Panics
     /// When it can't be written.
     #[must_use]
     pub fn of(sql: &str) -> ProjectFolder {
         let folder = tempfile::tempdir().expect("a folder");
-        fs::write(folder.path().join("project.sql"), sql).expect("a file");
+        fs::write(folder.path().join("project.sql"), for_everyone(sql)).expect("a file");
         fs::write(folder.path().join("deltafront.toml"), "[project]\nname = \"test\"\n").expect("a file");
         ProjectFolder(folder)
     }
@@ -86,6 +87,28 @@ impl ProjectFolder {
     pub fn path(&self) -> &Path {
         self.0.path()
     }
+}
+
+/// Adds `public = 'true'` to every projection of a project that has neither that nor a policy: what is tested is
+/// then what is served, not to whom.
+#[must_use]
+pub fn for_everyone(sql: &str) -> String {
+    const PROJECTION: &str = "CREATE MATERIALIZED VIEW ";
+    if sql.contains("CREATE POLICY") || sql.contains("public = '") {
+        return sql.to_owned();
+    }
+    let mut statements = sql.split(PROJECTION);
+    let mut public = statements.next().unwrap_or_default().to_owned();
+    for statement in statements {
+        let (head, query) = statement.split_once(" AS").unwrap_or((statement, ""));
+        let head = if head.contains("WITH (") {
+            head.replacen("WITH (", "WITH (public = 'true', ", 1)
+        } else {
+            format!("{head} WITH (public = 'true')")
+        };
+        public += &format!("{PROJECTION}{head} AS{query}");
+    }
+    public
 }
 
 fn copy_project(from: &Path, to: &Path, edit: &dyn Fn(&str) -> String) {
@@ -214,5 +237,25 @@ pub async fn eventually<T: std::fmt::Debug, F: Future<Output = T>>(
         }
         assert!(started.elapsed() < PATIENCE, "the answer is still {answer:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::for_everyone;
+
+    #[test]
+    fn projections_are_for_everyone_unless_it_is_said_for_whom() {
+        for (sql, expected) in [
+            ("CREATE MATERIALIZED VIEW v AS SELECT 1", "CREATE MATERIALIZED VIEW v WITH (public = 'true') AS SELECT 1"),
+            (
+                "CREATE TABLE t; CREATE MATERIALIZED VIEW v WITH (key = 'n') AS SELECT 1 AS n; CREATE MATERIALIZED VIEW w AS\n SELECT 1",
+                "CREATE TABLE t; CREATE MATERIALIZED VIEW v WITH (public = 'true', key = 'n') AS SELECT 1 AS n; CREATE MATERIALIZED VIEW w WITH (public = 'true') AS\n SELECT 1",
+            ),
+        ] {
+            assert_eq!(for_everyone(sql), expected);
+        }
+        let said = "CREATE MATERIALIZED VIEW v AS SELECT 1; CREATE POLICY p ON v USING (true)";
+        assert_eq!(for_everyone(said), said);
     }
 }

@@ -1,5 +1,6 @@
 CREATE MATERIALIZED VIEW open_orders WITH (
     description = 'What the dispatcher sees: every order that is not yet delivered',
+    public = 'true',  -- whoever connects sees every row; see docs/projects.md for policies
     key = 'id'  -- without it the key would be all that is grouped by
   ) AS
   SELECT o.id, o.status, c.name AS customer, c.region, o.placed_at,

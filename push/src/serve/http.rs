@@ -19,6 +19,7 @@ use crate::image::{Image, Piece};
 use crate::json::write_string;
 use crate::protocol::{Refusal, shorten};
 use crate::view::{View, ViewSpec};
+use crate::viewer::Viewer;
 use crate::wire::write_shape;
 
 pub type Body = UnsyncBoxBody<Bytes, ArrowError>;
@@ -55,17 +56,18 @@ pub async fn answer(shared: Arc<Shared>, request: Request<Incoming>, slot: Arc<S
     if let Some((_, content_type, content)) = PAGE.iter().find(|(at, ..)| *at == path) {
         return page(content_type, content);
     }
+    let viewer = Viewer::default();
     match path.as_str() {
         "/metrics" => {
             let page = shared.metrics.page(&shared.hub, &*shared.more_metrics);
             with_type(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", page)
         }
-        "/v1/projections" => with_type(StatusCode::OK, JSON, catalog(&shared)),
+        "/v1/projections" => with_type(StatusCode::OK, JSON, catalog(&shared, &viewer)),
         other => match other.strip_prefix("/v1/projections/") {
             Some(path) => match path.rsplit_once('/') {
-                Some((name, "errors")) => errors(&shared, name),
-                Some((name, "explain")) => explain(&shared, name),
-                _ => rows(&shared, path),
+                Some((name, "errors")) => errors(&shared, name, &viewer),
+                Some((name, "explain")) => explain(&shared, name, &viewer),
+                _ => rows(&shared, path, &viewer),
             },
             None => refusal(
                 StatusCode::NOT_FOUND,
@@ -112,14 +114,16 @@ fn ready(shared: &Shared) -> Response<Body> {
     with_type(status, JSON, json!({ "ready": health.is_ready, "sources": sources }).to_string())
 }
 
-/// `GET /v1/projections`
-fn catalog(shared: &Shared) -> Vec<u8> {
+/// `GET /v1/projections`: those that the client may see, as far as it may.
+fn catalog(shared: &Shared, viewer: &Viewer) -> Vec<u8> {
     let health = shared.health.borrow().clone();
     let (counts, are_ready) = (shared.hub.row_counts(), shared.hub.are_ready());
     let (_, failed) = shared.hub.now();
     let mut out = br#"{"projections":["#.to_vec();
+    let start = out.len();
     for (i, info) in shared.hub.projections().iter().enumerate() {
-        out.extend_from_slice(if i == 0 { br#"{"name":"# } else { br#",{"name":"# });
+        let Some(sight) = viewer.sight(info) else { continue };
+        out.extend_from_slice(if out.len() == start { br#"{"name":"# } else { br#",{"name":"# });
         write_string(&mut out, &info.name);
         out.extend_from_slice(br#","description":"#);
         match &info.description {
@@ -127,11 +131,14 @@ fn catalog(shared: &Shared) -> Vec<u8> {
             None => out.extend_from_slice(b"null"),
         }
         out.push(b',');
-        write_shape(&mut out, info, &ViewSpec::whole(ProjectionId(i), info));
-        out.extend_from_slice(
-            format!(r#","batch_ms":{},"ready":{},"rows":{}"#, info.batch.as_millis(), are_ready[i], counts[i])
-                .as_bytes(),
-        );
+        write_shape(&mut out, info, &ViewSpec::seen(ProjectionId(i), &sight));
+        out.extend_from_slice(format!(r#","batch_ms":{},"ready":{}"#, info.batch.as_millis(), are_ready[i]).as_bytes());
+        if !viewer.sees_all(info) {
+            // How many rows others see, and what is wrong with them, is theirs to know.
+            out.push(b'}');
+            continue;
+        }
+        out.extend_from_slice(format!(r#","rows":{}"#, counts[i]).as_bytes());
         let WithheldNow { rows, reason, .. } = health.withheld.get(i).cloned().unwrap_or_default();
         out.extend_from_slice(format!(r#","withheld_rows":{rows}"#).as_bytes());
         for (name, text) in
@@ -156,9 +163,20 @@ fn find(shared: &Shared, name: &str) -> Result<ProjectionId, Box<Response<Body>>
     })
 }
 
+/// The projection of this name, for a client that sees all of it: what is wrong with some row, and
+/// how many there are, is not for others.
+fn find_all_of(shared: &Shared, name: &str, viewer: &Viewer) -> Result<ProjectionId, Box<Response<Body>>> {
+    let id = find(shared, name)?;
+    if viewer.sees_all(&shared.hub.projections()[id.0]) {
+        return Ok(id);
+    }
+    let message = format!("only who sees every row and column of `{name}` is told that");
+    Err(Box::new(refusal(StatusCode::FORBIDDEN, &Refusal::new("forbidden", message))))
+}
+
 /// `GET /v1/projections/NAME/errors`
-fn errors(shared: &Shared, name: &str) -> Response<Body> {
-    let id = match find(shared, name) {
+fn errors(shared: &Shared, name: &str, viewer: &Viewer) -> Response<Body> {
+    let id = match find_all_of(shared, name, viewer) {
         Ok(id) => id,
         Err(refusal) => return *refusal,
     };
@@ -171,8 +189,8 @@ fn errors(shared: &Shared, name: &str) -> Response<Body> {
 }
 
 /// `GET /v1/projections/NAME/explain`
-fn explain(shared: &Shared, name: &str) -> Response<Body> {
-    match find(shared, name) {
+fn explain(shared: &Shared, name: &str, viewer: &Viewer) -> Response<Body> {
+    match find_all_of(shared, name, viewer) {
         Ok(id) => {
             let text = shared.health.borrow().explained.get(id.0).map_or_else(String::new, ToString::to_string);
             with_type(StatusCode::OK, "text/plain; charset=utf-8", text)
@@ -182,16 +200,20 @@ fn explain(shared: &Shared, name: &str) -> Response<Body> {
 }
 
 /// `GET /v1/projections/NAME`
-fn rows(shared: &Shared, name: &str) -> Response<Body> {
+fn rows(shared: &Shared, name: &str, viewer: &Viewer) -> Response<Body> {
     let id = match find(shared, name) {
         Ok(id) => id,
         Err(refusal) => return *refusal,
     };
+    let info = &shared.hub.projections()[id.0];
+    let Some(sight) = viewer.sight(info) else {
+        return refusal(StatusCode::FORBIDDEN, &viewer.nothing_of(info));
+    };
     let (_, failed) = shared.hub.now();
     if let Some(reason) = failed.get(&id) {
-        return refusal(StatusCode::CONFLICT, &Refusal::new("projection_failed", &**reason));
+        return refusal(StatusCode::CONFLICT, &viewer.failure(info, reason));
     }
-    let view = shared.hub.view(ViewSpec::whole(id, &shared.hub.projections()[id.0]));
+    let view = shared.hub.view(ViewSpec::seen(id, &sight));
     let Some(image) = Image::of(&shared.hub, &view) else {
         let message = "the tables that it reads are still being copied; /readyz tells how far that is";
         return refusal(StatusCode::SERVICE_UNAVAILABLE, &Refusal::new("not_ready", message));
