@@ -3,7 +3,7 @@
 //! ```text
 //!   secret, key file, JWKS address ──► Keeper ──► keys known now
 //!                                                      │
-//!   token, time ──────────────────────────────────► Verifier ──► Claims
+//!   token, time ──────────────────────────────────► Verifier ──► Claims ──► Revocations
 //! ```
 //!
 //! A token is a signed JWT in its compact form (RFC 7515, RFC 7519). The signatures are AWS-LC's; the
@@ -32,6 +32,7 @@ pub mod error; // why a token is refused, and whose move it is
 pub mod fetch; // one bounded HTTP request
 pub mod keeper; // the task that keeps the keys fresh
 pub mod key; // PEM, JWK, JWKS, secrets: keys, each with its one algorithm
+pub mod revoke; // subjects and tokens that were cut off
 pub mod schedule; // when keys are asked for again
 #[cfg(test)]
 mod testing; // signers, and a server of keys
@@ -41,4 +42,5 @@ pub use claims::Claims;
 pub use error::AuthError;
 pub use keeper::{Keeper, KeyFault, KeySource, KeyStatus};
 pub use key::{Algorithm, KeyError};
+pub use revoke::Revocations;
 pub use verify::{Rules, Verifier};
