@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use crate::hub::Hub;
 use crate::metrics::Metrics;
-pub use gate::Gate;
+pub use gate::{BadEntry, Caller, Gate};
 
 /// Time for a client to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);

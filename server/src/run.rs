@@ -121,7 +121,7 @@ pub async fn start(folder: &Path, options: RunOptions) -> anyhow::Result<Running
     if !address.ip().is_loopback() {
         tracing::warn!(%address, "everybody who reaches this address sees every row: this version has no policies");
     }
-    let gate = Gate::new(address.ip().is_loopback(), server.allowed_origins, server.allowed_hosts);
+    let gate = Gate::new(address.ip().is_loopback(), &server.allowed_origins, &server.allowed_hosts)?;
     let (stop, stopped) = oneshot::channel::<()>();
     let more_metrics = {
         let board = Arc::clone(&board);

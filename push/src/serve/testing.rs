@@ -37,7 +37,7 @@ impl Served {
     pub async fn start(hub: Arc<Hub>, options: ServeOptions) -> Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let gate = Gate::new(true, Vec::new(), vec!["shop.example".to_owned()]);
+        let gate = Gate::new(true, &[], &["shop.example".to_owned()]).expect("a host");
         let health = watch::Sender::new(Health { is_ready: true, ..Health::default() });
         let (stop, stopped) = oneshot::channel();
         let shutdown = async { drop(stopped.await) };
