@@ -1,5 +1,6 @@
 //! hyper: the socket side of it all.
 
+pub mod credentials; // where a request has its token
 mod gate; // who may connect: hosts, origins
 mod http; // paths to answers
 #[cfg(test)]
