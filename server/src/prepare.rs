@@ -10,6 +10,8 @@ use push::serve::Gate;
 use sql::plan::{declared_shape, declared_type};
 use sql::{Diagnostic, Diagnostics, Plan, Project, TableDeclaration, TableShape, plan};
 
+use crate::auth;
+
 /// What tables can be read from. A new connector is a line here.
 pub const CONNECTORS: &[Connector] = &[connectors::postgres::CONNECTOR];
 
@@ -67,11 +69,15 @@ pub async fn prepare_with(folder: &Path, ask: Ask, connectors: &[Connector]) -> 
     if wrong.is_empty() { Ok(Prepared { project, plan, sources }) } else { Err(wrong.sorted()) }
 }
 
-/// What only its user can tell of a setting: hosts, origins.
+/// What only its user can tell of a setting: hosts, origins, keys.
 fn check_settings(project: &Project, wrong: &mut Diagnostics) {
     let server = &project.config.server;
     if let Err(mistake) = Gate::new(true, &server.allowed_origins, &server.allowed_hosts) {
         wrong.push(Diagnostic::of_project(mistake.to_string()).help("see [server] in docs/projects.md"));
+    }
+    if let Some(Err(fault)) = project.config.auth.as_ref().map(auth::open) {
+        let fault = format!("[auth] in deltafront.toml: {:#}", anyhow::Error::new(fault));
+        wrong.push(Diagnostic::of_project(fault).help("see [auth] in docs/projects.md"));
     }
 }
 

@@ -121,6 +121,9 @@ pub async fn start(folder: &Path, options: RunOptions) -> anyhow::Result<Running
     if !address.ip().is_loopback() {
         tracing::warn!(%address, "everybody who reaches this address sees every row: this version has no policies");
     }
+    if project.config.auth.is_some() {
+        tracing::warn!("[auth] in deltafront.toml is checked, and not enforced by this version");
+    }
     let gate = Gate::new(address.ip().is_loopback(), &server.allowed_origins, &server.allowed_hosts)?;
     let (stop, stopped) = oneshot::channel::<()>();
     let more_metrics = {
