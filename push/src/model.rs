@@ -17,7 +17,7 @@ use crate::testing::stamp;
 use crate::viewer::Viewer;
 
 /// A row of an `id`, an `owner` and an `n`.
-type Row = (i64, Option<&'static str>, Option<i64>);
+pub type Row = (i64, Option<&'static str>, Option<i64>);
 /// The rows of both projections; in the second one a row may stand several times.
 type Rows = [BTreeMap<Row, i64>; 2];
 
@@ -54,7 +54,7 @@ fn schema() -> SchemaRef {
 }
 
 /// Two projections, `keyed` and `bag`, in which a client sees the rows of its own subject.
-fn hub(log_bytes_max: usize) -> Arc<Hub> {
+pub fn hub(log_bytes_max: usize) -> Arc<Hub> {
     let own = |schema: &SchemaRef| {
         let claim = ClaimPath::parse("sub").map(Operand::claim).expect("a path");
         let using = Template::compare(Operand::Column(1), Operator::Eq, claim, schema).expect("two texts");
@@ -345,6 +345,27 @@ impl Held {
     }
 }
 
+/// Makes an epoch of it that these rows of `keyed` come, and those of these ids that were there go.
+pub fn publish(hub: &Hub, epoch: u64, gone: &[Row], come: &[Row]) {
+    let changed: Vec<(Row, i64)> = gone.iter().map(|row| (*row, -1)).chain(come.iter().map(|row| (*row, 1))).collect();
+    let publications = vec![(ProjectionId(0), publication(0, &changed)), (ProjectionId(1), publication(1, &[]))];
+    hub.publish(stamp(epoch), publications).expect("their columns");
+}
+
+fn publication(projection: usize, changed: &[(Row, i64)]) -> Publication {
+    let ids: ArrayRef = Arc::new(changed.iter().map(|(row, _)| Some(row.0)).collect::<Int64Array>());
+    let owners: ArrayRef = Arc::new(changed.iter().map(|(row, _)| row.1).collect::<StringArray>());
+    let ns: ArrayRef = Arc::new(changed.iter().map(|(row, _)| row.2).collect::<Int64Array>());
+    let batch = RecordBatch::try_new(schema(), vec![ids, owners, ns]).expect("three columns");
+    let mut pairs: BTreeMap<i64, Pair> = BTreeMap::new();
+    for (at, (row, by)) in (0..).zip(changed).filter(|_| projection == 0) {
+        let pair = pairs.entry(row.0).or_insert(Pair { old: None, new: None });
+        *(if *by < 0 { &mut pair.old } else { &mut pair.new }) = Some(at);
+    }
+    let weights = changed.iter().map(|(_, by)| *by).collect();
+    Publication::Diff(vec![DiffPart { batch, weights, pairs: pairs.into_values().collect() }])
+}
+
 /// Changes some rows of both projections at random.
 fn change(random: &mut Random, rows: &mut Rows) -> Vec<(ProjectionId, Publication)> {
     let mut publications = Vec::new();
@@ -376,18 +397,7 @@ fn change(random: &mut Random, rows: &mut Rows) -> Vec<(ProjectionId, Publicatio
         if changed.is_empty() && !random.one_in(4) {
             continue;
         }
-        let ids: ArrayRef = Arc::new(changed.iter().map(|(row, _)| Some(row.0)).collect::<Int64Array>());
-        let owners: ArrayRef = Arc::new(changed.iter().map(|(row, _)| row.1).collect::<StringArray>());
-        let ns: ArrayRef = Arc::new(changed.iter().map(|(row, _)| row.2).collect::<Int64Array>());
-        let batch = RecordBatch::try_new(schema(), vec![ids, owners, ns]).expect("three columns");
-        let mut pairs: BTreeMap<i64, Pair> = BTreeMap::new();
-        for (at, (row, by)) in (0..).zip(&changed).filter(|_| projection == 0) {
-            let pair = pairs.entry(row.0).or_insert(Pair { old: None, new: None });
-            *(if *by < 0 { &mut pair.old } else { &mut pair.new }) = Some(at);
-        }
-        let weights = changed.iter().map(|(_, by)| *by).collect();
-        let part = DiffPart { batch, weights, pairs: pairs.into_values().collect() };
-        publications.push((ProjectionId(projection), Publication::Diff(vec![part])));
+        publications.push((ProjectionId(projection), publication(projection, &changed)));
     }
     publications
 }

@@ -25,6 +25,11 @@ pub enum Request {
     },
     /// How often, and how much at a time.
     Batch(Batch),
+    /// Who the client is, by a token.
+    Authenticate {
+        /// As it is; nothing of it has been checked.
+        token: String,
+    },
     /// Answer with a heartbeat.
     Ping,
 }
@@ -150,6 +155,14 @@ struct Unsubscribe {
     id: String,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Authenticate {
+    #[serde(rename = "op")]
+    _op: String,
+    token: String,
+}
+
 /// Reads a client's message. A member that is not known is refused: a `were` that is passed over
 /// would be a subscription to everything.
 ///
@@ -189,9 +202,19 @@ pub fn parse(text: &str) -> Result<Request, Refusal> {
             Ok(Request::Unsubscribe { id })
         }
         "batch" => read(value).map(Request::Batch),
+        "authenticate" => {
+            let Authenticate { token, .. } = read(value)?;
+            if token.is_empty() {
+                return Err(Refusal::new("bad_request", "`authenticate` needs a `token`"));
+            }
+            Ok(Request::Authenticate { token })
+        }
         other => Err(Refusal::new(
             "unknown_op",
-            format!("there is no operation `{}`; there are subscribe, unsubscribe, batch and ping", shorten(other)),
+            format!(
+                "there is no operation `{}`; there are subscribe, unsubscribe, batch, authenticate and ping",
+                shorten(other)
+            ),
         )),
     }
 }
@@ -279,7 +302,7 @@ mod tests {
             {"op":1}
                 {"op":"error","code":"bad_request","message":"`op` is a text"}
             {"op":"drop"}
-                {"op":"error","code":"unknown_op","message":"there is no operation `drop`; there are subscribe, unsubscribe, batch and ping"}
+                {"op":"error","code":"unknown_op","message":"there is no operation `drop`; there are subscribe, unsubscribe, batch, authenticate and ping"}
             {"op":"subscribe"}
                 {"op":"error","code":"bad_request","message":"`subscribe` needs an `id`"}
             {"op":"unsubscribe"}

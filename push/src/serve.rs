@@ -2,8 +2,10 @@
 
 pub mod codec; // WebSocket frames; no I/O
 pub mod deflate; // permessage-deflate
+pub mod credentials; // where a request has its token
 mod gate; // who may connect: hosts, origins
 mod http; // paths to answers
+pub mod identity; // who a client is, for as long as its session lasts
 mod peers; // how many are connected
 pub mod socket; // one WebSocket: bytes to events, messages to bytes, deadlines
 mod stream; // HTTP answers must be taken
@@ -27,7 +29,10 @@ use tokio::sync::{Notify, watch};
 
 use crate::hub::Hub;
 use crate::metrics::Metrics;
-pub use gate::Gate;
+use crate::session::SessionLimits;
+pub use gate::{BadEntry, Caller, Gate};
+use identity::Subjects;
+pub use identity::{Authenticator, Identity, Strangers};
 use peers::Peers;
 use stream::HttpStream;
 
@@ -56,6 +61,10 @@ pub struct ServeOptions {
     /// Time for a client to send the head of a request, also of the next on a connection that is
     /// kept open.
     pub handshake_timeout: Duration,
+    /// Sessions at a time of one subject.
+    pub connections_per_subject_max: usize,
+    /// What one session may have.
+    pub session: SessionLimits,
     /// Bytes of one message from a client, over all its fragments and as it inflates; above it the
     /// session ends.
     pub message_bytes_max: usize,
@@ -84,6 +93,8 @@ impl Default for ServeOptions {
             connections_max: 10_000,
             connections_per_address_max: None,
             handshake_timeout: Duration::from_secs(10),
+            connections_per_subject_max: 100,
+            session: SessionLimits::default(),
             message_bytes_max: 64 * 1024,
             messages_burst: 300,
             messages_per_second: 50,
@@ -132,6 +143,8 @@ struct Shared {
     metrics: Metrics,
     health: watch::Receiver<Health>,
     more_metrics: MoreMetrics,
+    authenticator: Arc<dyn Authenticator>,
+    subjects: Subjects,
     stopping: watch::Sender<bool>,
     panicked: Notify,
 }
@@ -160,6 +173,7 @@ pub async fn serve(
     hub: Arc<Hub>,
     gate: Gate,
     options: ServeOptions,
+    authenticator: Arc<dyn Authenticator>,
     health: watch::Receiver<Health>,
     more_metrics: MoreMetrics,
     shutdown: impl Future<Output = ()>,
@@ -172,6 +186,8 @@ pub async fn serve(
         metrics: Metrics::default(),
         health,
         more_metrics,
+        authenticator,
+        subjects: Subjects::default(),
         stopping: watch::Sender::new(false),
         panicked: Notify::new(),
     });

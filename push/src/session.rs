@@ -26,10 +26,23 @@ use crate::viewer::Viewer;
 use crate::window::Window;
 use crate::wire::{Changes, Diff, FrameKey, Members, heartbeat, write_shape};
 
-/// Subscriptions that one session may have.
-pub const SUBSCRIPTIONS_MAX: usize = 100;
-/// The longest time between two diffs that a client may choose.
-pub const INTERVAL_MAX: Duration = Duration::from_secs(60);
+/// What a session may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Subscriptions.
+    pub subscriptions_max: usize,
+    /// The shortest time between two diffs.
+    pub interval_min: Duration,
+    /// The longest that a client may choose.
+    pub interval_max: Duration,
+}
+
+impl Default for SessionLimits {
+    fn default() -> SessionLimits {
+        SessionLimits { subscriptions_max: 100, interval_min: Duration::ZERO, interval_max: Duration::from_secs(60) }
+    }
+}
+
 /// The largest window.
 pub const LIMIT_MAX: u64 = 10_000;
 /// Answers that wait to be sent; with as many a client is not listened to.
@@ -42,9 +55,15 @@ const LAST_CHANGES_MAX: usize = 1000;
 /// One client.
 pub struct Session {
     hub: Arc<Hub>,
+    limits: SessionLimits,
     viewer: Viewer,
     /// Who the client is from now on, as soon as what is on its way has arrived.
     next_viewer: Option<Viewer>,
+    token: Option<String>,
+    /// What the client asked while it was not known whose its token is: an answer depends on that.
+    deferred: Option<Vec<String>>,
+    /// Whether that is to be answered as soon as the client is who its token says.
+    goes_on: bool,
     /// Told when something concerns a subscription.
     signal: Arc<Notify>,
     /// Where the client is, once all that is on its way has arrived.
@@ -122,11 +141,21 @@ impl Session {
     /// A client that has subscribed to nothing.
     #[must_use]
     pub fn new(hub: Arc<Hub>) -> Session {
+        Session::with_limits(hub, SessionLimits::default())
+    }
+
+    /// As [`Session::new`], with limits of the operator's.
+    #[must_use]
+    pub fn with_limits(hub: Arc<Hub>, limits: SessionLimits) -> Session {
         let moment = hub.stamp();
         Session {
             hub,
+            limits,
             viewer: Viewer::default(),
             next_viewer: None,
+            token: None,
+            deferred: None,
+            goes_on: false,
             signal: Arc::default(),
             moment,
             subscriptions: BTreeMap::new(),
@@ -173,11 +202,16 @@ impl Session {
     #[must_use]
     pub fn interval(&self) -> Duration {
         let of_projections = self.subscriptions.values().map(|held| held.view.info.batch).min().unwrap_or_default();
-        self.interval.unwrap_or_default().max(of_projections)
+        self.interval.unwrap_or_default().max(of_projections).max(self.limits.interval_min)
     }
 
     /// Answers a client's message.
     pub fn receive(&mut self, text: &str) {
+        if let Some(deferred) = &mut self.deferred {
+            // One read may hold so many; no more are read meanwhile.
+            deferred.push(text.to_owned());
+            return;
+        }
         let answer = match parse(text) {
             Ok(Request::Subscribe(asked)) => {
                 let id = asked.id.clone();
@@ -185,6 +219,10 @@ impl Session {
             }
             Ok(Request::Unsubscribe { id }) => self.unsubscribe(&id),
             Ok(Request::Batch(batch)) => self.batch(&batch),
+            Ok(Request::Authenticate { token }) => {
+                (self.token, self.deferred) = (Some(token), Some(Vec::new()));
+                Ok(())
+            }
             Ok(Request::Ping) => {
                 self.advance();
                 self.heartbeat();
@@ -205,8 +243,8 @@ impl Session {
         if self.subscriptions.contains_key(asked.id.as_str()) {
             return Err(Refusal::new("duplicate_id", format!("there is a subscription `{}` already", asked.id)));
         }
-        if self.subscriptions.len() == SUBSCRIPTIONS_MAX {
-            let message = format!("a session has at most {SUBSCRIPTIONS_MAX} subscriptions");
+        if self.subscriptions.len() == self.limits.subscriptions_max {
+            let message = format!("a session has at most {} subscriptions", self.limits.subscriptions_max);
             return Err(Refusal::new("too_many_subscriptions", message));
         }
         let Some(projection) = self.hub.find(&asked.projection) else {
@@ -283,8 +321,8 @@ impl Session {
 
     fn batch(&mut self, batch: &Batch) -> Result<(), Refusal> {
         let interval = batch.interval_ms.map(Duration::from_millis);
-        if interval.is_some_and(|interval| interval > INTERVAL_MAX) {
-            let message = format!("`interval_ms` is at most {}", INTERVAL_MAX.as_millis());
+        if interval.is_some_and(|interval| interval > self.limits.interval_max) {
+            let message = format!("`interval_ms` is at most {}", self.limits.interval_max.as_millis());
             return Err(Refusal::new("bad_request", message));
         }
         if batch.rows_max == Some(0) {
@@ -295,7 +333,7 @@ impl Session {
         self.rows_max = batch.rows_max.map_or(self.rows_max, |rows| usize::try_from(rows).unwrap_or(usize::MAX));
         let mode = if self.mode == Mode::Every { "every" } else { "latest" };
         let rows = if self.rows_max == usize::MAX { "null".to_owned() } else { self.rows_max.to_string() };
-        let interval_ms = self.interval.unwrap_or_default().as_millis();
+        let interval_ms = self.interval().as_millis();
         self.say(format!(r#"{{"op":"batch","interval_ms":{interval_ms},"mode":"{mode}","rows_max":{rows}}}"#));
         Ok(())
     }
@@ -398,6 +436,37 @@ impl Session {
         self.say(heartbeat(&moment));
     }
 
+    /// A token that the client has sent, for whoever can tell whose it is.
+    pub fn take_token(&mut self) -> Option<String> {
+        self.token.take()
+    }
+
+    /// The client's token holds: it is told so, and sees what this one sees.
+    pub fn authenticated(&mut self, viewer: Viewer) {
+        self.say(br#"{"op":"authenticated"}"#.to_vec());
+        self.goes_on = true;
+        self.set_viewer(viewer);
+    }
+
+    /// The client's token does not hold. It stays who it was.
+    pub fn not_authenticated(&mut self, refusal: &Refusal) {
+        self.say(refusal.to_json());
+        self.go_on();
+    }
+
+    /// Answers what was asked meanwhile.
+    fn go_on(&mut self) {
+        let mut deferred = self.deferred.take().unwrap_or_default().into_iter();
+        for text in deferred.by_ref() {
+            self.receive(&text);
+            // Another token may have been among it.
+            if let Some(again) = &mut self.deferred {
+                again.extend(deferred);
+                return;
+            }
+        }
+    }
+
     /// The client has shown who it is, or that it is somebody else now. What it sees then differs by
     /// rows that come and rows that go; of a subscription that shows other columns now, or a window,
     /// it has a new image; and one that is not for it any more ends.
@@ -431,6 +500,9 @@ impl Session {
             self.change_view(&id, view);
         }
         self.load();
+        if std::mem::take(&mut self.goes_on) {
+            self.go_on();
+        }
     }
 
     fn change_view(&mut self, id: &Arc<str>, view: Arc<View>) {
@@ -469,7 +541,7 @@ impl Session {
     /// Whether so much waits to be sent that nothing more is to be asked for.
     #[must_use]
     pub fn is_crowded(&self) -> bool {
-        self.sending.len() >= SENDING_MAX
+        self.sending.len() >= SENDING_MAX || self.deferred.is_some()
     }
 
     /// Whether there is something to send.
@@ -1127,7 +1199,7 @@ mod tests {
     #[test]
     fn a_session_has_a_number_of_subscriptions() {
         let mut session = Session::new(ample_hub());
-        for i in 0..SUBSCRIPTIONS_MAX {
+        for i in 0..SessionLimits::default().subscriptions_max {
             assert_eq!(session.subscriptions(), i);
             subscribe(&mut session, &i.to_string(), "bag");
         }

@@ -6,8 +6,11 @@ use std::sync::Arc;
 
 use connectors::source::{Opened, Problem, SourceTable, TableRequest};
 use connectors::{Connector, Source};
+use push::serve::Gate;
 use sql::plan::{declared_shape, declared_type};
 use sql::{Diagnostic, Diagnostics, Plan, Project, TableDeclaration, TableShape, plan};
+
+use crate::auth;
 
 /// What tables can be read from. A new connector is a line here.
 pub const CONNECTORS: &[Connector] = &[connectors::postgres::CONNECTOR];
@@ -56,6 +59,7 @@ pub async fn prepare(folder: &Path, ask: Ask) -> Result<Prepared, Diagnostics> {
 pub async fn prepare_with(folder: &Path, ask: Ask, connectors: &[Connector]) -> Result<Prepared, Diagnostics> {
     let mut wrong = Diagnostics::default();
     let project = Project::load(folder, &|name| std::env::var(name).ok(), &mut wrong);
+    check_settings(&project, &mut wrong);
     let mut sources = open_sources(&project, connectors, &mut wrong);
     let shapes = match ask {
         Ask::Nobody => declared_shapes(&project, &mut wrong),
@@ -63,6 +67,18 @@ pub async fn prepare_with(folder: &Path, ask: Ask, connectors: &[Connector]) -> 
     };
     let plan = plan(&project, &shapes, &mut wrong);
     if wrong.is_empty() { Ok(Prepared { project, plan, sources }) } else { Err(wrong.sorted()) }
+}
+
+/// What only its user can tell of a setting: hosts, origins, keys.
+fn check_settings(project: &Project, wrong: &mut Diagnostics) {
+    let server = &project.config.server;
+    if let Err(mistake) = Gate::new(true, &server.allowed_origins, &server.allowed_hosts) {
+        wrong.push(Diagnostic::of_project(mistake.to_string()).help("see [server] in docs/projects.md"));
+    }
+    if let Some(Err(fault)) = project.config.auth.as_ref().map(auth::open) {
+        let fault = format!("[auth] in deltafront.toml: {:#}", anyhow::Error::new(fault));
+        wrong.push(Diagnostic::of_project(fault).help("see [auth] in docs/projects.md"));
+    }
 }
 
 fn open_sources(project: &Project, connectors: &[Connector], wrong: &mut Diagnostics) -> Vec<PreparedSource> {

@@ -7,12 +7,15 @@ use std::thread;
 
 use anyhow::Context;
 use connectors::{Connector, Link, SourceState, event_queue};
-use push::serve::Gate;
+use push::serve::{Authenticator, Gate, Strangers};
+use push::session::SessionLimits;
 use push::{Health, Hub, ServeOptions, serve};
+use sql::config::LimitsConfig;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::auth;
 use crate::engine::{Engine, EngineSource};
 use crate::health::HealthBoard;
 use crate::prepare::{Ask, CONNECTORS, Prepared, prepare_with};
@@ -27,15 +30,15 @@ const EVENT_BYTES_MAX: u32 = 64 << 20;
 pub struct RunOptions {
     /// Listen here in place of where the project says.
     pub listen: Option<SocketAddr>,
-    /// How clients are treated.
-    pub serve: ServeOptions,
+    /// How clients are treated, in place of what the project says.
+    pub serve: Option<ServeOptions>,
     /// What tables can be read from.
     pub connectors: &'static [Connector],
 }
 
 impl Default for RunOptions {
     fn default() -> RunOptions {
-        RunOptions { listen: None, serve: ServeOptions::default(), connectors: CONNECTORS }
+        RunOptions { listen: None, serve: None, connectors: CONNECTORS }
     }
 }
 
@@ -75,7 +78,8 @@ pub async fn start(folder: &Path, options: RunOptions) -> anyhow::Result<Running
     })?;
     let address = listener.local_addr()?;
     let names: Vec<String> = plan.projections.iter().map(|projection| projection.name.clone()).collect();
-    let hub = Arc::new(Hub::new(plan.projections.iter().map(describe).collect::<Result<_, _>>()?));
+    let described = plan.projections.iter().map(describe).collect::<Result<_, _>>()?;
+    let hub = Arc::new(Hub::with_log(described, project.config.limits.log_size));
     let source_names: Vec<Arc<str>> = sources.iter().map(|source| Arc::clone(&source.name)).collect();
     let board = Arc::new(HealthBoard::new(&source_names, names.len()));
 
@@ -118,10 +122,14 @@ pub async fn start(folder: &Path, options: RunOptions) -> anyhow::Result<Running
     })?;
 
     let server = project.config.server;
-    if !address.ip().is_loopback() {
-        tracing::warn!(%address, "everybody who reaches this address sees every row: this version has no policies");
+    let mut authenticator: Arc<dyn Authenticator> = Arc::new(Strangers);
+    if let Some(config) = &project.config.auth
+        && let Some((verifier, keeper)) = auth::open(config)?
+    {
+        tasks.spawn(keeper.run());
+        authenticator = Arc::new(auth::Tokens::new(config, verifier));
     }
-    let gate = Gate::new(address.ip().is_loopback(), server.allowed_origins, server.allowed_hosts);
+    let gate = Gate::new(address.ip().is_loopback(), &server.allowed_origins, &server.allowed_hosts)?;
     let (stop, stopped) = oneshot::channel::<()>();
     let more_metrics = {
         let board = Arc::clone(&board);
@@ -130,8 +138,16 @@ pub async fn start(folder: &Path, options: RunOptions) -> anyhow::Result<Running
     let stopped = async move {
         let _ = stopped.await;
     };
-    let serving =
-        tokio::spawn(serve(listener, Arc::clone(&hub), gate, options.serve, board.subscribe(), more_metrics, stopped));
+    let serving = tokio::spawn(serve(
+        listener,
+        Arc::clone(&hub),
+        gate,
+        options.serve.unwrap_or_else(|| serve_options(&project.config.limits)),
+        authenticator,
+        board.subscribe(),
+        more_metrics,
+        stopped,
+    ));
     Ok(Running { address, health: board.subscribe(), hub, stop, serving: Some(serving), tasks, engine, ended })
 }
 
@@ -199,6 +215,28 @@ async fn panicked(tasks: &mut JoinSet<()>) {
         }
     }
     std::future::pending().await
+}
+
+/// `[limits]` as the push layer has them.
+fn serve_options(limits: &LimitsConfig) -> ServeOptions {
+    ServeOptions {
+        connections_max: limits.connections,
+        connections_per_address_max: Some(limits.connections_per_address)
+            .filter(|max| *max != LimitsConfig::default().connections_per_address),
+        connections_per_subject_max: limits.connections_per_subject,
+        session: SessionLimits {
+            subscriptions_max: limits.subscriptions_per_session,
+            interval_min: limits.batch_min,
+            interval_max: limits.batch_max,
+        },
+        message_bytes_max: limits.message_size,
+        messages_per_second: u32::try_from(limits.messages_per_second).unwrap_or(u32::MAX),
+        messages_burst: u32::try_from(limits.message_burst).unwrap_or(u32::MAX),
+        handshake_timeout: limits.handshake_time,
+        idle_timeout: limits.idle_time,
+        write_timeout: limits.write_time,
+        ..ServeOptions::default()
+    }
 }
 
 fn describe(projection: &sql::PlannedProjection) -> anyhow::Result<push::Projection> {

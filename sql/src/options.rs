@@ -113,13 +113,14 @@ fn literal(value: &Expr) -> Option<String> {
     }
 }
 
-struct BadVariable {
-    message: String,
-    help: String,
+/// A `${NAME}` that can't be replaced.
+pub(crate) struct BadVariable {
+    pub message: String,
+    pub help: String,
 }
 
 /// Replaces `${NAME}` and `${NAME:-otherwise}`. What is put in is text, never SQL.
-fn substitute(text: &str, environment: Environment<'_>) -> Result<String, BadVariable> {
+pub(crate) fn substitute(text: &str, environment: Environment<'_>) -> Result<String, BadVariable> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find("${") {
@@ -150,7 +151,7 @@ fn substitute(text: &str, environment: Environment<'_>) -> Result<String, BadVar
     Ok(out)
 }
 
-/// A duration such as `50ms`, `2s` or `1min`.
+/// A duration such as `50ms`, `2s`, `1min` or `24h`.
 ///
 /// # Errors
 /// With the remedy, when it is none.
@@ -163,7 +164,8 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         "ms" => Ok(Duration::from_millis(number)),
         "s" => Ok(Duration::from_secs(number)),
         "min" => Ok(Duration::from_secs(number.saturating_mul(60))),
-        _ => Err("write a duration with its unit: ms, s or min".to_owned()),
+        "h" => Ok(Duration::from_secs(number.saturating_mul(3600))),
+        _ => Err("write a duration with its unit: ms, s, min or h".to_owned()),
     }
 }
 
@@ -186,6 +188,8 @@ mod tests {
     fn durations_have_units() {
         assert_eq!(duration("50ms"), Ok(Duration::from_millis(50)));
         assert_eq!(duration("2 s"), Ok(Duration::from_secs(2)));
+        assert_eq!(duration("2min"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
         assert!(duration("50").is_err() && duration("fast").is_err() && duration("").is_err());
     }
 }

@@ -132,10 +132,10 @@ impl Project {
         let folder_name =
             folder.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
         match std::fs::read_to_string(folder.join("deltafront.toml")) {
-            Ok(text) => match Config::parse(&Arc::new(SourceFile { path: PathBuf::from("deltafront.toml"), text })) {
-                Ok(config) => project.config = config,
-                Err(mistake) => wrong.push(mistake),
-            },
+            Ok(text) => {
+                let file = Arc::new(SourceFile { path: PathBuf::from("deltafront.toml"), text });
+                project.config = Config::parse(&file, folder, environment, wrong);
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => wrong.push(Diagnostic::of_project(format!("can't read deltafront.toml: {error}"))),
         }

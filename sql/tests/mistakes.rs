@@ -577,7 +577,8 @@ GRANT SELECT ON my_orders TO authenticated";
         (None, json!({"_or": []}), vec![]),
     ] {
         let claims = claims.as_ref().and_then(|claims| claims.as_object());
-        let roles = filter::access::roles(claims, &project.config.auth.role_claim);
+        let role_claim = filter::ClaimPath::parse("role").expect("a path");
+        let roles = filter::access::roles(claims, &role_claim);
         let rows = my_orders.access.rows(&roles, claims.unwrap_or(&serde_json::Map::new()), &my_orders.schema);
         let expected = filter::Predicate::parse(&shown, &my_orders.schema, &|_| true).expect("a filter");
         assert_eq!(rows, expected, "{claims:?}");

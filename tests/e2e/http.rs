@@ -80,13 +80,14 @@ async fn a_connection_that_panics_ends_the_server() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let hub = Arc::new(push::Hub::new(Vec::new()));
-    let gate = push::serve::Gate::new(true, Vec::new(), Vec::new());
+    let gate = push::serve::Gate::new(true, &[], &[]).expect("empty lists");
     let (_health_sender, health) = tokio::sync::watch::channel(push::Health::default());
     let server = tokio::spawn(push::serve(
         listener,
         hub,
         gate,
         push::ServeOptions::default(),
+        Arc::new(push::serve::Strangers),
         health,
         Arc::new(|_: &mut _| panic!("as the test has it")),
         std::future::pending(),

@@ -35,7 +35,7 @@ async fn bad_messages_have_exact_answers_and_harm_nobody() {
         (
             r#"{"op":"drop"}"#,
             "unknown_op",
-            "there is no operation `drop`; there are subscribe, unsubscribe, batch and ping",
+            "there is no operation `drop`; there are subscribe, unsubscribe, batch, authenticate and ping",
         ),
         (r#"{"op":"subscribe","id":"a","projection":"nope"}"#, "unknown_projection", "there is no projection `nope`"),
         (r#"{"op":"subscribe","id":"a"}"#, "bad_request", "`subscribe` needs a `projection`"),
@@ -67,7 +67,7 @@ async fn bad_messages_have_exact_answers_and_harm_nobody() {
             break;
         }
     }
-    assert_eq!(flood.closed().await, CloseCode::POLICY_VIOLATION);
+    assert_eq!(u16::from(flood.closed().await), 4500);
     assert_eq!(raw_frame(&server, &[0x81, 0x82, 0, 0, 0, 0, 0xC3, 0x28]).await, 1007, "a text that is not UTF-8");
     assert_eq!(raw_frame(&server, &[0x81, 0x02, b'{', b'}']).await, 1002, "a frame without a mask");
 

@@ -153,7 +153,7 @@ impl Server {
     /// # Panics
     /// When it does not start.
     pub async fn launch(project: &ProjectFolder, serve: ServeOptions) -> Server {
-        Server::launch_with(project, RunOptions { serve, ..RunOptions::default() }).await
+        Server::launch_with(project, RunOptions { serve: Some(serve), ..RunOptions::default() }).await
     }
 
     /// As [`Server::launch`], with other connectors too.

@@ -6,14 +6,19 @@ use arrow::error::ArrowError;
 use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 
+use super::gate::Caller;
+use super::identity::Identity;
 use super::peers::Slot;
-use super::{Shared, WithheldNow, websocket};
+use super::{Shared, WithheldNow, credentials, websocket};
 use crate::hub::{Hub, ProjectionId};
 use crate::image::{Image, Piece};
 use crate::json::write_string;
@@ -40,9 +45,15 @@ pub async fn answer(shared: Arc<Shared>, request: Request<Incoming>, slot: Arc<S
         "/readyz" => return ready(&shared),
         _ => {}
     }
-    if let Err(reason) = shared.gate.check(request.headers()) {
-        shared.metrics.refused.inc();
-        return refusal(StatusCode::FORBIDDEN, &Refusal::new("forbidden", reason));
+    let caller = match shared.gate.check(request.headers()) {
+        Ok(caller) => caller,
+        Err(reason) => {
+            shared.metrics.refused.inc();
+            return refusal(StatusCode::FORBIDDEN, &Refusal::new("forbidden", reason));
+        }
+    };
+    if path == "/v1/sessions/revoke" {
+        return revoke(&shared, request).await;
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut response =
@@ -50,13 +61,20 @@ pub async fn answer(shared: Arc<Shared>, request: Request<Incoming>, slot: Arc<S
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
-    if path == "/v1/socket" {
-        return websocket::upgrade(shared, request, slot);
-    }
     if let Some((_, content_type, content)) = PAGE.iter().find(|(at, ..)| *at == path) {
         return page(content_type, content);
     }
-    let viewer = Viewer::default();
+    let identity = match identify(&shared, &request, caller).await {
+        Ok(identity) => identity,
+        Err(refused) => {
+            shared.metrics.refused.inc();
+            return unauthorized(&refused);
+        }
+    };
+    if path == "/v1/socket" {
+        return websocket::upgrade(shared, request, slot, identity);
+    }
+    let viewer = identity.map(|identity| identity.viewer).unwrap_or_default();
     match path.as_str() {
         "/metrics" => {
             let page = shared.metrics.page(&shared.hub, &*shared.more_metrics);
@@ -75,6 +93,64 @@ pub async fn answer(shared: Arc<Shared>, request: Request<Incoming>, slot: Arc<S
             ),
         },
     }
+}
+
+/// Whose request this is; `None` when it bears no token.
+async fn identify(shared: &Shared, request: &Request<Incoming>, caller: Caller) -> Result<Option<Identity>, Refusal> {
+    let query = request.uri().query();
+    match credentials::find(request.headers(), query, caller, shared.authenticator.cookie())? {
+        None => Ok(None),
+        Some(credential) => shared.authenticator.identify(credential.token).await.map(Some),
+    }
+}
+
+fn unauthorized(refused: &Refusal) -> Response<Body> {
+    let status = match refused.code {
+        "keys_unavailable" => StatusCode::SERVICE_UNAVAILABLE,
+        "bad_credentials" | "conflicting_tokens" | "cookie_without_origin" => StatusCode::BAD_REQUEST,
+        _ => StatusCode::UNAUTHORIZED,
+    };
+    let mut response = refusal(status, refused);
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+/// Bytes of a request to an endpoint for administrators.
+const ADMIN_BYTES_MAX: usize = 16 * 1024;
+
+/// `POST /v1/sessions/revoke` of `{"subject": "…"}`: cuts a subject off at once, and for every token
+/// that was issued before.
+async fn revoke(shared: &Shared, request: Request<Incoming>) -> Response<Body> {
+    let told = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let is_admin = told
+        .and_then(|told| told.strip_prefix("Bearer "))
+        .is_some_and(|token| shared.authenticator.is_admin(token.trim()));
+    if !is_admin {
+        shared.metrics.refused.inc();
+        return unauthorized(&Refusal::new(
+            "forbidden",
+            "this is for administrators: Authorization: Bearer ADMIN_TOKEN",
+        ));
+    }
+    if request.method() != Method::POST {
+        let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, &Refusal::new("method_not_allowed", "POST it"));
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+        return response;
+    }
+    let asked = match Limited::new(request.into_body(), ADMIN_BYTES_MAX).collect().await {
+        Ok(body) => serde_json::from_slice::<serde_json::Value>(&body.to_bytes()).ok(),
+        Err(_) => None,
+    };
+    let Some(subject) = asked.as_ref().and_then(|asked| asked["subject"].as_str()) else {
+        let message = "send {\"subject\": \"…\"}, the `sub` of the tokens that are to hold no more";
+        return refusal(StatusCode::BAD_REQUEST, &Refusal::new("bad_request", message));
+    };
+    shared.authenticator.revoke(subject);
+    let sessions = shared.subjects.cut(subject);
+    tracing::info!(subject, sessions, "revoked");
+    with_type(StatusCode::OK, JSON, json!({ "subject": subject, "sessions": sessions }).to_string())
 }
 
 fn full(content: impl Into<Bytes>) -> Body {

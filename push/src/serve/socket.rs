@@ -92,6 +92,12 @@ impl Close {
     pub const BINARY: Close = Close { code: 1003, reason: "messages are JSON text" };
     /// Subscribed to nothing, and said nothing.
     pub const IDLE: Close = Close { code: 4000, reason: "nothing was subscribed to for too long" };
+    /// The token has expired, and no new one came in time.
+    pub const EXPIRED: Close = Close { code: 4001, reason: "the token has expired" };
+    /// The subject was cut off.
+    pub const REVOKED: Close = Close { code: 4501, reason: "the token has been revoked" };
+    /// More sessions of one subject than may be.
+    pub const TOO_MANY_OF_SUBJECT: Close = Close { code: 4502, reason: "too many sessions of this subject" };
     /// More than the rate of messages allows.
     pub const TOO_MANY_MESSAGES: Close = Close { code: 4500, reason: "too many messages" };
 }

@@ -1,12 +1,12 @@
 //! A server on loopback, in the test's own process, and its clients.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
@@ -15,8 +15,11 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_websockets::{ClientBuilder, Limits, Message, WebSocketStream};
 
+use super::identity::{Authenticator, Identifying, Identity, Strangers};
 use super::{Gate, Health, ServeOptions, serve};
 use crate::hub::Hub;
+use crate::protocol::Refusal;
+use crate::viewer::Viewer;
 
 /// Longest wait for anything; reached only when a test fails.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -35,9 +38,14 @@ pub struct Served {
 
 impl Served {
     pub async fn start(hub: Arc<Hub>, options: ServeOptions) -> Served {
+        Served::start_with(hub, options, Arc::new(Strangers)).await
+    }
+
+    /// As [`Served::start`], of a server that takes tokens.
+    pub async fn start_with(hub: Arc<Hub>, options: ServeOptions, authenticator: Arc<dyn Authenticator>) -> Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let gate = Gate::new(true, Vec::new(), vec!["shop.example".to_owned()]);
+        let gate = Gate::new(true, &[], &["shop.example".to_owned()]).expect("a host");
         let health = watch::Sender::new(Health { is_ready: true, ..Health::default() });
         let (stop, stopped) = oneshot::channel();
         let shutdown = async { drop(stopped.await) };
@@ -46,6 +54,7 @@ impl Served {
             Arc::clone(&hub),
             gate,
             options,
+            authenticator,
             health.subscribe(),
             Arc::new(|_| ()),
             shutdown,
@@ -101,6 +110,21 @@ async fn try_get(address: SocketAddr, what: &str, headers: &[(&str, &str)]) -> O
     Some((status, String::from_utf8(body.to_vec()).expect("UTF-8")))
 }
 
+/// As an administrator would ask: the status and the body.
+pub async fn post(address: SocketAddr, method: &str, path: &str, bearer: &str, body: &str) -> (u16, String) {
+    let socket = TcpStream::connect(address).await.expect("a connection");
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.expect("HTTP");
+    tokio::spawn(connection);
+    let request = Request::builder().method(method).uri(path).header("host", "localhost");
+    let request = request.header("authorization", bearer).body(Full::new(Bytes::from(body.to_owned())));
+    let response =
+        timeout(PATIENCE, sender.send_request(request.expect("a request"))).await.expect("an answer in time");
+    let response = response.expect("an answer");
+    let status = response.status().as_u16();
+    let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await.expect("a body").to_bytes();
+    (status, String::from_utf8(body.to_vec()).expect("UTF-8"))
+}
+
 pub async fn request(
     address: SocketAddr,
     what: &str,
@@ -120,6 +144,50 @@ pub async fn request(
     timeout(PATIENCE, sender.send_request(request)).await.expect("an answer in time").ok()
 }
 
+/// Takes tokens for what they say: `NAME` is the subject, `NAME@MILLISECONDS` one whose time is over
+/// so long after 1970, and nobody is called `thief`.
+#[derive(Default)]
+pub struct People {
+    pub revoked: Mutex<Vec<String>>,
+}
+
+impl Authenticator for People {
+    fn identify(&self, token: String) -> Identifying {
+        let (name, expires) = token.split_once('@').map_or((&*token, None), |(name, time)| {
+            (name, Some(SystemTime::UNIX_EPOCH + Duration::from_millis(time.parse().expect("a time"))))
+        });
+        let is_revoked = self.revoked.lock().expect("no panic").iter().any(|revoked| revoked == name);
+        if name == "thief" || is_revoked {
+            return Box::pin(std::future::ready(Err(Refusal::new("invalid_token", "the token's signature is wrong"))));
+        }
+        let role = if name == "admin" { "admin" } else { "authenticated" };
+        let claims = [("sub".to_owned(), name.into())].into_iter().collect();
+        let viewer = Viewer::new([role.to_owned()].into(), claims);
+        let identity = Identity { viewer, subject: Some(name.into()), expires };
+        Box::pin(async move {
+            // Keys may have to be fetched.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            Ok(identity)
+        })
+    }
+
+    fn cookie(&self) -> Option<&str> {
+        Some("session")
+    }
+
+    fn grace(&self) -> Duration {
+        Duration::from_millis(100)
+    }
+
+    fn is_admin(&self, token: &str) -> bool {
+        token == "the admin token"
+    }
+
+    fn revoke(&self, subject: &str) {
+        self.revoked.lock().expect("no panic").push(subject.to_owned());
+    }
+}
+
 /// A WebSocket, past its greeting.
 pub struct Client {
     pub socket: WebSocketStream<TcpStream>,
@@ -133,8 +201,18 @@ impl Client {
 
     /// `None` when the connection is refused.
     pub async fn try_connect(served: &Served) -> Option<Client> {
+        Client::try_connect_with(served, &[]).await
+    }
+
+    /// As [`Client::try_connect`], with these headers in the request.
+    pub async fn try_connect_with(served: &Served, headers: &[(&'static str, &str)]) -> Option<Client> {
         let socket = TcpStream::connect(served.address).await.ok()?;
-        let builder = ClientBuilder::new().uri("ws://localhost/v1/socket").expect("a url").limits(Limits::unlimited());
+        let mut builder =
+            ClientBuilder::new().uri("ws://localhost/v1/socket").expect("a url").limits(Limits::unlimited());
+        for (name, value) in headers {
+            let value = value.parse().expect("a value");
+            builder = builder.add_header(hyper::header::HeaderName::from_static(name), value).expect("a header");
+        }
         let (socket, _) = builder.connect_on(socket).await.ok()?;
         let mut client = Client { socket, welcome: String::new() };
         client.welcome = client.next().await;

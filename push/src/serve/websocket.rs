@@ -9,6 +9,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,7 +17,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{
     CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::upgrade::Upgraded;
 use hyper::{Request, Response, StatusCode};
@@ -25,10 +26,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::http::{Body, refusal};
+use super::identity::{Cut, Identifying, Identity};
 use super::peers::Slot;
 use super::socket::{Close, End, Received, Socket, Talker};
 use super::stream::HttpStream;
-use super::{EndsServerOnPanic, Shared, deflate, told_to_stop};
+use super::{EndsServerOnPanic, Shared, credentials, deflate, told_to_stop};
 use crate::message::Message;
 use crate::protocol::Refusal;
 use crate::session::Session;
@@ -37,7 +39,12 @@ use crate::session::Session;
 const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// Answers the handshake and starts the session.
-pub fn upgrade(shared: Arc<Shared>, mut request: Request<Incoming>, slot: Arc<Slot>) -> Response<Body> {
+pub fn upgrade(
+    shared: Arc<Shared>,
+    mut request: Request<Incoming>,
+    slot: Arc<Slot>,
+    identity: Option<Identity>,
+) -> Response<Body> {
     let accept = match handshake(request.headers()) {
         Ok(accept) => accept,
         Err(reason) => return refusal(StatusCode::UPGRADE_REQUIRED, &Refusal::new("bad_handshake", reason)),
@@ -45,12 +52,13 @@ pub fn upgrade(shared: Arc<Shared>, mut request: Request<Incoming>, slot: Arc<Sl
     let offers = request.headers().get_all(SEC_WEBSOCKET_EXTENSIONS);
     let offers = offers.iter().filter_map(|offer| offer.to_str().ok()).filter(|_| shared.options.compression);
     let agreed = deflate::agree(offers);
+    let subprotocol = credentials::chosen_subprotocol(request.headers());
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let _panics_end_all = EndsServerOnPanic(Arc::clone(&shared));
         let Ok(upgraded) = upgraded.await else { return };
         shared.metrics.sessions.inc();
-        run(&shared, upgraded, agreed.is_some()).await;
+        run(&shared, upgraded, agreed.is_some(), identity).await;
         shared.metrics.sessions.dec();
         drop(slot);
     });
@@ -63,14 +71,17 @@ pub fn upgrade(shared: Arc<Shared>, mut request: Request<Incoming>, slot: Arc<Sl
     if let Some(agreed) = agreed {
         headers.insert(SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_static(agreed));
     }
+    if let Some(subprotocol) = subprotocol {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
+    }
     response
 }
 
-async fn run(shared: &Arc<Shared>, upgraded: Upgraded, deflates: bool) {
+async fn run(shared: &Arc<Shared>, upgraded: Upgraded, deflates: bool, identity: Option<Identity>) {
     match upgraded.downcast::<TokioIo<HttpStream>>() {
         // The TCP socket itself: without hyper's buffers, and without a virtual call.
         Ok(parts) => {
-            let mut connection = Connection::new(shared, parts.io.into_inner().into_inner(), deflates);
+            let mut connection = Connection::new(shared, parts.io.into_inner().into_inner(), deflates, identity);
             // What came right behind the handshake.
             let mut early = parts.read_buf.to_vec();
             drop(parts.read_buf);
@@ -78,7 +89,7 @@ async fn run(shared: &Arc<Shared>, upgraded: Upgraded, deflates: bool) {
         }
         // Boxed, so that every other connection need not have room for it.
         Err(upgraded) => {
-            let mut connection = Connection::new(shared, TokioIo::new(upgraded), deflates);
+            let mut connection = Connection::new(shared, TokioIo::new(upgraded), deflates, identity);
             Box::pin(async move { connection.run(&mut []).await }).await;
         }
     }
@@ -121,20 +132,59 @@ struct Connection<S> {
     last_received: Instant,
     /// Whether an epoch was told of, and waits for the batch interval to end.
     is_behind: bool,
+    /// Who the client has shown that it is.
+    identity: Option<Identity>,
+    /// Told when that one is cut off.
+    cut: Arc<Cut>,
+    /// The answer to a token.
+    identifying: Option<Identifying>,
+}
+
+impl<S> Drop for Connection<S> {
+    fn drop(&mut self) {
+        self.set_identity(None);
+    }
+}
+
+impl<S> Connection<S> {
+    /// The client is this one from now on. Answers whether it may be.
+    fn set_identity(&mut self, identity: Option<Identity>) -> bool {
+        let subject_of = |identity: &Option<Identity>| identity.as_ref().and_then(|identity| identity.subject.clone());
+        let (old, new) = (subject_of(&self.identity), subject_of(&identity));
+        if old != new {
+            if let Some(old) = old {
+                self.shared.subjects.remove(&old, &self.cut);
+            }
+            let at_most = self.shared.options.connections_per_subject_max;
+            if new.is_some_and(|new| !self.shared.subjects.add(&new, &self.cut, at_most)) {
+                self.identity = None;
+                return false;
+            }
+        }
+        self.identity = identity;
+        true
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    fn new(shared: &Arc<Shared>, stream: S, deflates: bool) -> Connection<S> {
+    fn new(shared: &Arc<Shared>, stream: S, deflates: bool, identity: Option<Identity>) -> Connection<S> {
         let now = Instant::now();
+        let session = Session::with_limits(Arc::clone(&shared.hub), shared.options.session.clone());
+        let cut = Cut::new(Arc::clone(session.signal()));
+        // Who has no room is told in the exchange.
+        let identifying = identity.map(|identity| -> Identifying { Box::pin(std::future::ready(Ok(identity))) });
         Connection {
             socket: Socket::new(stream, Arc::clone(&shared.options), deflates),
-            session: Session::new(Arc::clone(&shared.hub)),
+            session,
             shared: Arc::clone(shared),
             counted: 0,
             last_sent: now,
             last_diff: now,
             last_received: now,
             is_behind: false,
+            identity: None,
+            cut,
+            identifying,
         }
     }
 
@@ -166,6 +216,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut stopped = pin!(told_to_stop(&mut stopping));
         let options = &self.shared.options;
         self.session.greet(options.heartbeat, options.message_bytes_max);
+        // One that came with a token is who it is before anything that it asks is looked at.
+        if let Some(identifying) = self.identifying.take() {
+            self.identified(identifying.await)?;
+        }
         self.receive(early)?;
         loop {
             // One that is set too early wakes us in vain, once; setting it anew for each message would
@@ -181,6 +235,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 // without a pause does not keep them waiting for long: the rate of messages sees to that.
                 exchanged = poll_fn(|cx| self.poll_exchange(cx)) => exchanged?,
                 () = signal.notified(), if self.socket.outbox.is_empty() && !self.is_behind => {
+                    if self.cut.is_cut() {
+                        return Err(End::Close(Close::REVOKED));
+                    }
                     // A timer wakes at whole milliseconds: what is due already does not wait for one.
                     self.is_behind = true;
                     self.advance_if_due();
@@ -203,12 +260,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.session.subscriptions() == 0 {
             at = at.min(self.last_received + options.idle_timeout);
         }
-        at
+        match self.time_left() {
+            Some(left) => at.min(Instant::now() + left),
+            None => at,
+        }
+    }
+
+    /// Until the session must end because its token has expired and no new one has come.
+    fn time_left(&self) -> Option<Duration> {
+        let end = self.identity.as_ref()?.expires? + self.shared.authenticator.grace();
+        Some(end.duration_since(SystemTime::now()).unwrap_or_default())
+    }
+
+    /// A token has been looked at.
+    fn identified(&mut self, answer: Result<Identity, Refusal>) -> Result<(), End> {
+        match answer {
+            Ok(identity) => {
+                let viewer = identity.viewer.clone();
+                if !self.set_identity(Some(identity)) {
+                    return Err(End::Close(Close::TOO_MANY_OF_SUBJECT));
+                }
+                self.session.authenticated(viewer);
+            }
+            // Who it was before it is still.
+            Err(refused) => self.session.not_authenticated(&refused),
+        }
+        Ok(())
     }
 
     /// Does what is due.
     fn look_at_the_clock(&mut self) -> Result<(), End> {
         self.socket.check_progress()?;
+        if self.time_left().is_some_and(|left| left.is_zero()) {
+            return Err(End::Close(Close::EXPIRED));
+        }
         let now = Instant::now();
         if self.session.subscriptions() == 0 && self.last_received + self.shared.options.idle_timeout <= now {
             return Err(End::Close(Close::IDLE));
@@ -239,8 +324,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        if let Some(identifying) = &mut self.identifying
+            && let Poll::Ready(answer) = identifying.as_mut().poll(cx)
+        {
+            self.identifying = None;
+            self.identified(answer)?;
+        }
         let Connection { shared, session, last_received, .. } = self;
         let polled = self.socket.poll_exchange(cx, &mut Talking { shared, session, last_received });
+        if let Some(token) = self.session.take_token() {
+            self.identifying = Some(self.shared.authenticator.identify(token));
+        }
         self.count_sent();
         self.count_subscriptions(self.session.subscriptions());
         polled
@@ -249,6 +343,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn receive(&mut self, bytes: &mut [u8]) -> Result<(), End> {
         let Connection { shared, session, last_received, .. } = self;
         let received = self.socket.receive(bytes, &mut Talking { shared, session, last_received });
+        if let Some(token) = self.session.take_token() {
+            self.identifying = Some(self.shared.authenticator.identify(token));
+        }
         self.count_subscriptions(self.session.subscriptions());
         received
     }
