@@ -3,6 +3,9 @@
 pub mod codec; // WebSocket frames; no I/O
 pub mod deflate; // permessage-deflate
 mod gate; // who may connect: hosts, origins
+pub mod handshake; // opens a WebSocket
+#[cfg(test)]
+mod hostile; // clients that mean no good
 mod http; // paths to answers
 mod peers; // how many are connected
 pub mod socket; // one WebSocket: bytes to events, messages to bytes, deadlines
@@ -13,7 +16,9 @@ mod websocket; // a session on its socket
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -132,7 +137,7 @@ struct Shared {
     metrics: Metrics,
     health: watch::Receiver<Health>,
     more_metrics: MoreMetrics,
-    stopping: watch::Sender<bool>,
+    stopping: Stopping,
     panicked: Notify,
 }
 
@@ -148,9 +153,29 @@ impl Drop for EndsServerOnPanic {
     }
 }
 
-/// Resolves when the server stops.
-async fn told_to_stop(stopping: &mut watch::Receiver<bool>) {
-    drop(stopping.wait_for(|stopping| *stopping).await);
+/// Whether the server stops. A watch channel would do, at twice the bytes for each who waits; and
+/// every connection does.
+#[derive(Default)]
+struct Stopping {
+    has_begun: AtomicBool,
+    told: Notify,
+}
+
+impl Stopping {
+    fn begin(&self) {
+        self.has_begun.store(true, Ordering::SeqCst);
+        self.told.notify_waiters();
+    }
+
+    /// Resolves when the server stops.
+    async fn begun(&self) {
+        let mut told = pin!(self.told.notified());
+        // From here on it is told; what was told before has left its mark.
+        told.as_mut().enable();
+        if !self.has_begun.load(Ordering::SeqCst) {
+            told.await;
+        }
+    }
 }
 
 /// Serves until `shutdown` resolves, or a task of a connection panics: then closes every session
@@ -172,7 +197,7 @@ pub async fn serve(
         metrics: Metrics::default(),
         health,
         more_metrics,
-        stopping: watch::Sender::new(false),
+        stopping: Stopping::default(),
         panicked: Notify::new(),
     });
     tokio::pin!(shutdown);
@@ -218,10 +243,9 @@ pub async fn serve(
                 .serve_connection(TokioIo::new(HttpStream::new(socket, shared.options.write_timeout)), service)
                 .with_upgrades();
             tokio::pin!(connection);
-            let mut stopping = shared.stopping.subscribe();
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
-                () = told_to_stop(&mut stopping) => {
+                () = shared.stopping.begun() => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
@@ -233,7 +257,7 @@ pub async fn serve(
     }
     drop(listener);
     // Clients are told, so that they come back elsewhere or later instead of waiting for silence.
-    shared.stopping.send_replace(true);
+    shared.stopping.begin();
     peers.gone(STOP_TIMEOUT).await;
 }
 

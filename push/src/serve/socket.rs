@@ -19,7 +19,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -95,6 +95,13 @@ pub enum End {
     Left(Option<u16>),
 }
 
+/// What a stream's error means. The kernel keeps time as well, and the same: what was sent has been
+/// waiting for that long.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn end_of(error: io::Error) -> End {
+    if error.kind() == io::ErrorKind::TimedOut { End::Stalled } else { End::Gone }
+}
+
 /// What went out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
@@ -112,7 +119,7 @@ pub struct Outbox {
     /// What is not frames yet.
     queue: VecDeque<Outgoing>,
     /// The answer to the last ping, when the frames of this turn are full.
-    pong: Option<Bytes>,
+    pong: Option<Box<Bytes>>,
     /// Whether the client can inflate.
     deflates: bool,
     sent: Sent,
@@ -136,7 +143,7 @@ impl Outbox {
         if self.frames.len() < FRAMES_MAX {
             self.frames.push_back(pong);
         } else {
-            self.pong = Some(pong);
+            self.pong = Some(Box::new(pong));
         }
     }
 
@@ -179,7 +186,7 @@ impl Outbox {
         if !self.frames.is_empty() {
             return;
         }
-        self.frames.extend(self.pong.take());
+        self.frames.extend(self.pong.take().map(|pong| *pong));
         let mut bytes = 0;
         while bytes < WRITE_BYTES && self.frames.len() < FRAMES_MAX && self.make_frame() {
             bytes += self.frames.back().map_or(0, Bytes::len);
@@ -243,7 +250,7 @@ pub struct Socket<S> {
     /// What is to be written.
     pub outbox: Outbox,
     /// `None` while the client takes what there is.
-    stall: Option<Stall>,
+    stall: Option<Box<Stall>>,
     /// Whether something was written that the stream may hold back.
     needs_flush: bool,
 }
@@ -309,7 +316,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             let polled = match frames.len() {
                 0 => {
                     if self.needs_flush {
-                        ready!(stream.poll_flush(cx)).map_err(|_| End::Gone)?;
+                        ready!(stream.poll_flush(cx)).map_err(end_of)?;
                         self.needs_flush = false;
                     }
                     self.stall = None;
@@ -332,13 +339,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                     if let Some(stall) = &mut self.stall {
                         stall.taken += bytes;
                         if stall.taken >= PROGRESS_BYTES {
-                            *stall = Stall { at: Instant::now() + timeout, taken: 0 };
+                            **stall = Stall { at: Instant::now() + timeout, taken: 0 };
                         }
                     }
                 }
-                Poll::Ready(_) => return Poll::Ready(Err(End::Gone)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(end_of(error))),
+                Poll::Ready(Ok(_)) => return Poll::Ready(Err(End::Gone)),
                 Poll::Pending => {
-                    self.stall.get_or_insert_with(|| Stall { at: Instant::now() + timeout, taken: 0 });
+                    self.stall.get_or_insert_with(|| Box::new(Stall { at: Instant::now() + timeout, taken: 0 }));
                     return Poll::Pending;
                 }
             }
@@ -353,7 +361,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     ) -> Poll<Result<(), End>> {
         READ_BUFFER.with_borrow_mut(|buffer| {
             let mut buffer = ReadBuf::new(buffer);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)).map_err(|_| End::Gone)?;
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)).map_err(end_of)?;
             if buffer.filled().is_empty() {
                 return Poll::Ready(Err(End::Gone));
             }
