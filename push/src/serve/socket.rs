@@ -446,3 +446,213 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::time::advance;
+
+    use crate::serve::codec::tests::client_frame;
+
+    fn nothing(received: Received<'_>, _: &mut Outbox) -> Result<(), End> {
+        panic!("nobody sent {received:?}");
+    }
+
+    /// A socket over a pipe that holds so many bytes, and the client's end.
+    fn socket(pipe_bytes: usize, options: ServeOptions) -> (Socket<DuplexStream>, DuplexStream) {
+        let (near, far) = duplex(pipe_bytes);
+        (Socket::new(near, Arc::new(options), false), far)
+    }
+
+    fn message(text: &str) -> Outgoing {
+        Outgoing::Message(Message::from(text.to_owned()))
+    }
+
+    /// One look: what came of it, and never a wait.
+    async fn look(socket: &mut Socket<DuplexStream>) -> Poll<Result<(), End>> {
+        // Else tokio would find after some looks that this task has had its share.
+        tokio::task::yield_now().await;
+        poll_fn(|cx| Poll::Ready(socket.poll_exchange(cx, &mut nothing))).await
+    }
+
+    /// How many of 1000 messages are taken, each so long after the one before.
+    fn taken(apart: Duration) -> usize {
+        let (options, start) = (ServeOptions::default(), Instant::now());
+        let mut allowance = Allowance { left: 300.0, at: start };
+        (0..1000).filter(|&i| allowance.take(&options, start + apart * i)).count()
+    }
+
+    #[test]
+    fn a_flood_is_noticed_and_a_talker_is_not() {
+        assert_eq!(taken(Duration::ZERO), 300);
+        assert_eq!(taken(Duration::from_millis(20)), 1000, "50 a second");
+        // 100 a second: 300 at once, and then every other one is earned back while none is taken.
+        let hasty = taken(Duration::from_millis(10));
+        assert!((598..=602).contains(&hasty), "{hasty}");
+    }
+
+    /// What was not used is not saved up beyond a burst.
+    #[test]
+    fn silence_earns_no_more_than_a_burst() {
+        let (options, start) = (ServeOptions::default(), Instant::now());
+        let mut allowance = Allowance { left: 300.0, at: start };
+        assert!(allowance.take(&options, start));
+        let later = start + Duration::from_secs(3600);
+        assert_eq!((0..1000).filter(|_| allowance.take(&options, later)).count(), 300);
+    }
+
+    /// What waits goes out in order and in one piece, however little is taken at a time.
+    #[tokio::test]
+    async fn frames_go_out_whole_and_in_order() {
+        for pipe_bytes in [1, 7, 100, 1 << 20] {
+            let (mut socket, mut far) = socket(pipe_bytes, ServeOptions::default());
+            let mut expected = Vec::new();
+            for i in 0..100 {
+                let text = format!("{i} ").repeat(i);
+                socket.outbox.push(message(&text));
+                expected.extend_from_slice(Message::from(text).frame());
+            }
+            let mut told = vec![0; expected.len()];
+            let writing = poll_fn(|cx| {
+                let _ = socket.poll_exchange(cx, &mut nothing)?;
+                if socket.is_flushed() { Poll::Ready(Ok::<_, End>(())) } else { Poll::Pending }
+            });
+            let (written, read) = tokio::join!(writing, far.read_exact(&mut told));
+            assert_eq!((written, read.expect("bytes")), (Ok(()), expected.len()));
+            assert!(told == expected, "{pipe_bytes}");
+            assert_eq!(socket.take_sent(), Sent { messages: 100, bytes: expected.len() as u64 });
+            assert_eq!(socket.take_sent(), Sent::default());
+            assert_eq!(socket.outbox.frames.capacity() + socket.outbox.queue.capacity(), 0, "nothing is held");
+        }
+    }
+
+    /// While a client takes nothing, a turn's frames are made and no more, and when enough waits for it
+    /// nothing is read from it.
+    #[tokio::test]
+    async fn what_is_made_for_a_slow_client_has_a_bound() {
+        let (mut socket, mut far) = socket(1000, ServeOptions::default());
+        for _ in 0..100 {
+            socket.outbox.push(message(&"x".repeat(10_000)));
+        }
+        assert!(look(&mut socket).await.is_pending());
+        assert_eq!((socket.outbox.frames.len(), socket.outbox.queue.len()), (7, 93), "of 64 KiB");
+        far.write_all(&client_frame(0x81, b"{}", [0; 4])).await.expect("sent");
+        assert!(look(&mut socket).await.is_pending(), "it is not read");
+        let (mut small, _far) = self::socket(10, ServeOptions::default());
+        for _ in 0..100 {
+            small.outbox.push(message("x"));
+        }
+        assert!(look(&mut small).await.is_pending());
+        assert_eq!(small.outbox.queue.len(), 100 - FRAMES_MAX);
+    }
+
+    /// Of pings that are not taken the last is answered, after those that are on their way.
+    #[tokio::test]
+    async fn of_a_flood_of_pings_the_last_is_answered() {
+        let (mut socket, mut far) = socket(64, ServeOptions::default());
+        socket.outbox.push(message(&"x".repeat(100)));
+        assert!(look(&mut socket).await.is_pending());
+        for i in 0..200_u8 {
+            far.write_all(&client_frame(0x89, &[i], [0; 4])).await.expect("sent");
+            assert_eq!(look(&mut socket).await, Poll::Ready(Ok(())));
+        }
+        assert_eq!(socket.outbox.frames.len(), FRAMES_MAX);
+        let mut told = vec![0; 102 + 3 * FRAMES_MAX];
+        let writing = poll_fn(|cx| {
+            let _ = socket.poll_exchange(cx, &mut nothing)?;
+            if socket.is_flushed() { Poll::Ready(Ok::<_, End>(())) } else { Poll::Pending }
+        });
+        let (written, _) = tokio::join!(writing, far.read_exact(&mut told));
+        assert_eq!(written, Ok(()));
+        let pongs: Vec<u8> = told[102..].chunks(3).map(|pong| pong[2]).collect();
+        assert_eq!((pongs[0], pongs[30], pongs[31]), (0, 30, 199));
+        assert_eq!(socket.take_sent().messages, 1, "a pong is no message");
+    }
+
+    /// The deadline moves when enough was taken, and is over with the last byte.
+    #[tokio::test(start_paused = true)]
+    async fn time_is_counted_from_progress() {
+        let second = Duration::from_secs(1);
+        let options = ServeOptions { write_timeout: 30 * second, ..ServeOptions::default() };
+        let (mut socket, mut far) = socket(20_000, options);
+        assert_eq!((look(&mut socket).await, socket.deadline()), (Poll::Pending, None));
+        socket.outbox.push(message(&"x".repeat(60_000 - 4)));
+        let start = Instant::now();
+        assert!(look(&mut socket).await.is_pending());
+        assert_eq!(socket.deadline(), Some(start + 30 * second));
+        advance(20 * second).await;
+        far.read_exact(&mut [0; 10_000]).await.expect("bytes");
+        assert!(look(&mut socket).await.is_pending());
+        assert_eq!(socket.deadline(), Some(start + 30 * second), "10 KB are no progress");
+        far.read_exact(&mut [0; 10_000]).await.expect("bytes");
+        assert!(look(&mut socket).await.is_pending());
+        assert_eq!(socket.deadline(), Some(start + 50 * second), "20 KB are");
+        advance(29 * second).await;
+        assert_eq!(socket.check_progress(), Ok(()));
+        advance(second).await;
+        assert_eq!(socket.check_progress(), Err(End::Stalled));
+        assert_eq!(socket.close(End::Stalled), None, "there is nobody to tell");
+        far.read_exact(&mut [0; 20_000]).await.expect("bytes");
+        assert_eq!(look(&mut socket).await, Poll::Ready(Ok(())), "all is out");
+        assert_eq!((socket.deadline(), socket.check_progress()), (None, Ok(())));
+    }
+
+    /// What a client hears, and whether the socket then waits for it.
+    async fn closing(sent: &[u8], end: Option<Close>) -> (Vec<u8>, bool) {
+        let (mut socket, mut far) = socket(1000, ServeOptions::default());
+        far.write_all(sent).await.expect("sent");
+        let mut handle = |_: Received<'_>, _: &mut Outbox| Ok(());
+        let ended = poll_fn(|cx| Poll::Ready(socket.poll_exchange(cx, &mut handle))).await;
+        let end = match ended {
+            Poll::Ready(Err(end)) => end,
+            _ => End::Close(end.expect("an end")),
+        };
+        socket.close(end).expect("somebody to tell");
+        let mut discarded = 0;
+        let is_closed = poll_fn(|cx| Poll::Ready(socket.poll_closed(cx, &mut discarded))).await.is_ready();
+        drop(socket);
+        let mut told = Vec::new();
+        far.read_to_end(&mut told).await.expect("bytes");
+        (told, !is_closed)
+    }
+
+    #[tokio::test]
+    async fn goodbyes_are_answered_and_said() {
+        let left = client_frame(0x88, &[0x03, 0xE8], [1, 2, 3, 4]);
+        assert_eq!(closing(&left, None).await, (b"\x88\x02\x03\xE8".to_vec(), true), "for the end of the stream");
+        let left = client_frame(0x88, b"", [1, 2, 3, 4]);
+        assert_eq!(closing(&left, None).await, (b"\x88\x00".to_vec(), true));
+        // A ping before it is answered still.
+        let left = [client_frame(0x89, b"x", [0; 4]), left].concat();
+        assert_eq!(closing(&left, None).await, (b"\x8A\x01x\x88\x00".to_vec(), true));
+        let wrong = closing(&[0x81, 0x00], None).await;
+        assert_eq!(wrong, (b"\x88\x15\x03\xEAa frame has no mask".to_vec(), true));
+        let idle = closing(b"", Some(Close::IDLE)).await;
+        assert_eq!((&idle.0[..4], idle.1), (&b"\x88\x28\x0F\xA0"[..], true), "for the client's goodbye");
+    }
+
+    /// Who was told to go answers, or ends, or goes on for a megabyte: then it is over.
+    #[tokio::test]
+    async fn closing_has_an_end() {
+        for (sent, times, is_over) in [
+            (client_frame(0x88, &[0x0F, 0xA0], [0; 4]), 1, true),
+            (client_frame(0x81, b"more", [0; 4]), 1, false),
+            (client_frame(0x82, &[0; 50_000], [0; 4]), 20, false),
+            (client_frame(0x82, &[0; 50_000], [0; 4]), 22, true),
+        ] {
+            let (mut socket, mut far) = socket(2 << 20, ServeOptions::default());
+            assert_eq!(socket.close(End::Close(Close::IDLE)), Some(Duration::from_secs(5)));
+            far.write_all(&sent.repeat(times)).await.expect("sent");
+            let mut discarded = 0;
+            let closed = poll_fn(|cx| Poll::Ready(socket.poll_closed(cx, &mut discarded))).await;
+            assert_eq!(closed.is_ready(), is_over, "{} bytes {times} times", sent.len());
+            drop(far);
+            let closed = poll_fn(|cx| Poll::Ready(socket.poll_closed(cx, &mut discarded))).await;
+            assert!(closed.is_ready(), "the client has gone");
+        }
+    }
+}
