@@ -38,7 +38,8 @@ pub enum Request {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Subscribe {
-    op: String,
+    #[doc(hidden)]
+    pub op: String,
     /// The client's name for the subscription.
     pub id: String,
     /// The projection's name.
@@ -54,6 +55,14 @@ pub struct Subscribe {
     pub limit: Option<u64>,
     /// Where the client is, if it has been here before.
     pub resume: Option<Resume>,
+}
+
+impl Subscribe {
+    /// Whether it asks for less than all.
+    #[must_use]
+    pub fn wants_some(&self) -> bool {
+        self.filter.is_some() || self.columns.is_some() || self.order.is_some() || self.limit.is_some()
+    }
 }
 
 /// A column to sort by.

@@ -4,6 +4,9 @@ pub mod codec; // WebSocket frames; no I/O
 pub mod deflate; // permessage-deflate
 pub mod credentials; // where a request has its token
 mod gate; // who may connect: hosts, origins
+pub mod handshake; // opens a WebSocket
+#[cfg(test)]
+mod hostile; // clients that mean no good
 mod http; // paths to answers
 pub mod identity; // who a client is, for as long as its session lasts
 mod peers; // how many are connected
@@ -15,7 +18,9 @@ mod websocket; // a session on its socket
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -64,7 +69,7 @@ pub struct ServeOptions {
     /// Sessions at a time of one subject.
     pub connections_per_subject_max: usize,
     /// What one session may have.
-    pub session: SessionLimits,
+    pub session: Arc<SessionLimits>,
     /// Bytes of one message from a client, over all its fragments and as it inflates; above it the
     /// session ends.
     pub message_bytes_max: usize,
@@ -94,7 +99,7 @@ impl Default for ServeOptions {
             connections_per_address_max: None,
             handshake_timeout: Duration::from_secs(10),
             connections_per_subject_max: 100,
-            session: SessionLimits::default(),
+            session: Arc::default(),
             message_bytes_max: 64 * 1024,
             messages_burst: 300,
             messages_per_second: 50,
@@ -145,7 +150,7 @@ struct Shared {
     more_metrics: MoreMetrics,
     authenticator: Arc<dyn Authenticator>,
     subjects: Subjects,
-    stopping: watch::Sender<bool>,
+    stopping: Stopping,
     panicked: Notify,
 }
 
@@ -161,9 +166,29 @@ impl Drop for EndsServerOnPanic {
     }
 }
 
-/// Resolves when the server stops.
-async fn told_to_stop(stopping: &mut watch::Receiver<bool>) {
-    drop(stopping.wait_for(|stopping| *stopping).await);
+/// Whether the server stops. A watch channel would do, at twice the bytes for each who waits; and
+/// every connection does.
+#[derive(Default)]
+struct Stopping {
+    has_begun: AtomicBool,
+    told: Notify,
+}
+
+impl Stopping {
+    fn begin(&self) {
+        self.has_begun.store(true, Ordering::SeqCst);
+        self.told.notify_waiters();
+    }
+
+    /// Resolves when the server stops.
+    async fn begun(&self) {
+        let mut told = pin!(self.told.notified());
+        // From here on it is told; what was told before has left its mark.
+        told.as_mut().enable();
+        if !self.has_begun.load(Ordering::SeqCst) {
+            told.await;
+        }
+    }
 }
 
 /// Serves until `shutdown` resolves, or a task of a connection panics: then closes every session
@@ -188,7 +213,7 @@ pub async fn serve(
         more_metrics,
         authenticator,
         subjects: Subjects::default(),
-        stopping: watch::Sender::new(false),
+        stopping: Stopping::default(),
         panicked: Notify::new(),
     });
     tokio::pin!(shutdown);
@@ -234,10 +259,9 @@ pub async fn serve(
                 .serve_connection(TokioIo::new(HttpStream::new(socket, shared.options.write_timeout)), service)
                 .with_upgrades();
             tokio::pin!(connection);
-            let mut stopping = shared.stopping.subscribe();
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
-                () = told_to_stop(&mut stopping) => {
+                () = shared.stopping.begun() => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
@@ -249,7 +273,7 @@ pub async fn serve(
     }
     drop(listener);
     // Clients are told, so that they come back elsewhere or later instead of waiting for silence.
-    shared.stopping.send_replace(true);
+    shared.stopping.begin();
     peers.gone(STOP_TIMEOUT).await;
 }
 

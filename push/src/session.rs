@@ -14,14 +14,13 @@ use arrow::error::ArrowError;
 use bytes::Bytes;
 use filter::Predicate;
 use pipeline::Epoch;
-use tokio::sync::Notify;
 
 use crate::hub::{FellOff, Hub, Moment, Projection, ProjectionId};
 use crate::image::{Image, PART_BYTES, Piece};
 use crate::json::write_string;
 use crate::message::{Draft, Message};
 use crate::protocol::{Batch, Mode, PROTOCOL_VERSION, Refusal, Request, Subscribe, parse, shorten};
-use crate::view::{Due, View, ViewSpec};
+use crate::view::{Due, Signal, View, ViewSpec};
 use crate::viewer::Viewer;
 use crate::window::Window;
 use crate::wire::{Changes, Diff, FrameKey, Members, heartbeat, write_shape};
@@ -55,20 +54,20 @@ const LAST_CHANGES_MAX: usize = 1000;
 /// One client.
 pub struct Session {
     hub: Arc<Hub>,
-    limits: SessionLimits,
+    limits: Arc<SessionLimits>,
     viewer: Viewer,
     /// Who the client is from now on, as soon as what is on its way has arrived.
     next_viewer: Option<Viewer>,
-    token: Option<String>,
+    token: Option<Box<str>>,
     /// What the client asked while it was not known whose its token is: an answer depends on that.
-    deferred: Option<Vec<String>>,
+    deferred: Option<Box<Vec<String>>>,
     /// Whether that is to be answered as soon as the client is who its token says.
     goes_on: bool,
     /// Told when something concerns a subscription.
-    signal: Arc<Notify>,
+    signal: Arc<Signal>,
     /// Where the client is, once all that is on its way has arrived.
     moment: Arc<Moment>,
-    subscriptions: BTreeMap<Arc<str>, Subscription>,
+    subscriptions: ById<Subscription>,
     /// What goes out, in order, and before any image.
     sending: VecDeque<Sending>,
     /// Subscriptions whose images go out, a piece of each in turn.
@@ -83,12 +82,63 @@ pub struct Session {
 }
 
 struct Subscription {
-    /// What the client asked for, whoever it is.
-    asked: Box<Subscribe>,
+    /// What the client asked for, whoever it is; `None` when that is all.
+    asked: Option<Box<Subscribe>>,
     view: Arc<View>,
     /// Where the view has our signal.
     place: usize,
     state: State,
+}
+
+/// A few things by the client's names for them, in the order of the names: in no more memory than
+/// they need, since most clients have one and there are many clients.
+struct ById<T>(Vec<(Arc<str>, T)>);
+
+impl<T> Default for ById<T> {
+    fn default() -> ById<T> {
+        ById(Vec::new())
+    }
+}
+
+impl<T> ById<T> {
+    fn place(&self, id: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(held, _)| (**held).cmp(id))
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn contains(&self, id: &str) -> bool {
+        self.place(id).is_ok()
+    }
+
+    fn get(&self, id: &str) -> Option<&T> {
+        self.place(id).ok().map(|place| &self.0[place].1)
+    }
+
+    fn get_mut(&mut self, id: &str) -> Option<&mut T> {
+        self.place(id).ok().map(|place| &mut self.0[place].1)
+    }
+
+    /// Adds one whose name is not there.
+    fn insert(&mut self, id: Arc<str>, value: T) {
+        let place = self.place(&id).unwrap_or_else(|place| place);
+        self.0.reserve_exact(1);
+        self.0.insert(place, (id, value));
+    }
+
+    fn remove(&mut self, id: &str) -> Option<(Arc<str>, T)> {
+        self.place(id).ok().map(|place| self.0.remove(place))
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &T)> {
+        self.0.iter().map(|(id, value)| (id, value))
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = (&Arc<str>, &mut T)> {
+        self.0.iter_mut().map(|(id, value)| (&*id, value))
+    }
 }
 
 enum State {
@@ -102,7 +152,7 @@ enum State {
 
 enum Sending {
     Message(Message),
-    Diff(Diff),
+    Diff(Box<Diff>),
 }
 
 /// How an image begins.
@@ -133,7 +183,7 @@ struct Loading {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.subscriptions.values().for_each(|subscription| subscription.view.unwatch(subscription.place));
+        self.subscriptions.iter().for_each(|(_, held)| held.view.unwatch(held.place));
     }
 }
 
@@ -141,12 +191,12 @@ impl Session {
     /// A client that has subscribed to nothing.
     #[must_use]
     pub fn new(hub: Arc<Hub>) -> Session {
-        Session::with_limits(hub, SessionLimits::default())
+        Session::with_limits(hub, Arc::default())
     }
 
     /// As [`Session::new`], with limits of the operator's.
     #[must_use]
-    pub fn with_limits(hub: Arc<Hub>, limits: SessionLimits) -> Session {
+    pub fn with_limits(hub: Arc<Hub>, limits: Arc<SessionLimits>) -> Session {
         let moment = hub.stamp();
         Session {
             hub,
@@ -158,7 +208,7 @@ impl Session {
             goes_on: false,
             signal: Arc::default(),
             moment,
-            subscriptions: BTreeMap::new(),
+            subscriptions: ById::default(),
             sending: VecDeque::new(),
             loading: VecDeque::new(),
             told_failed: BTreeSet::new(),
@@ -187,7 +237,7 @@ impl Session {
 
     /// Told when something concerns a subscription: then the client is to be advanced.
     #[must_use]
-    pub fn signal(&self) -> &Arc<Notify> {
+    pub fn signal(&self) -> &Arc<Signal> {
         &self.signal
     }
 
@@ -201,7 +251,7 @@ impl Session {
     /// of its projections asks for, since all subscriptions advance together.
     #[must_use]
     pub fn interval(&self) -> Duration {
-        let of_projections = self.subscriptions.values().map(|held| held.view.info.batch).min().unwrap_or_default();
+        let of_projections = self.subscriptions.iter().map(|(_, held)| held.view.info.batch).min().unwrap_or_default();
         self.interval.unwrap_or_default().max(of_projections).max(self.limits.interval_min)
     }
 
@@ -220,7 +270,7 @@ impl Session {
             Ok(Request::Unsubscribe { id }) => self.unsubscribe(&id),
             Ok(Request::Batch(batch)) => self.batch(&batch),
             Ok(Request::Authenticate { token }) => {
-                (self.token, self.deferred) = (Some(token), Some(Vec::new()));
+                (self.token, self.deferred) = (Some(token.into()), Some(Box::default()));
                 Ok(())
             }
             Ok(Request::Ping) => {
@@ -240,7 +290,7 @@ impl Session {
     }
 
     fn subscribe(&mut self, asked: &Subscribe) -> Result<(), Refusal> {
-        if self.subscriptions.contains_key(asked.id.as_str()) {
+        if self.subscriptions.contains(&asked.id) {
             return Err(Refusal::new("duplicate_id", format!("there is a subscription `{}` already", asked.id)));
         }
         if self.subscriptions.len() == self.limits.subscriptions_max {
@@ -281,8 +331,7 @@ impl Session {
 
     fn add(&mut self, asked: &Subscribe, view: Arc<View>, state: State) {
         let id: Arc<str> = asked.id.as_str().into();
-        let mut asked = Box::new(asked.clone());
-        asked.resume = None;
+        let asked = asked.wants_some().then(|| Box::new(Subscribe { resume: None, ..asked.clone() }));
         let place = view.watch(&self.signal);
         if matches!(state, State::Loading(_)) {
             self.loading.push_back(Arc::clone(&id));
@@ -294,7 +343,7 @@ impl Session {
     /// Begins with the images of those whose projections are ready.
     fn load(&mut self) {
         let (_, failed) = self.hub.now();
-        for (id, held) in &mut self.subscriptions {
+        for (id, held) in self.subscriptions.iter_mut() {
             let State::Waiting(begin) = held.state else { continue };
             if failed.contains_key(&held.view.spec.projection) {
                 continue;
@@ -306,7 +355,7 @@ impl Session {
     }
 
     fn unsubscribe(&mut self, id: &str) -> Result<(), Refusal> {
-        let Some((id, held)) = self.subscriptions.remove_entry(id) else {
+        let Some((id, held)) = self.subscriptions.remove(id) else {
             return Err(Refusal::new("unknown_id", format!("there is no subscription `{}`", shorten(id))).about(id));
         };
         held.view.unwatch(held.place);
@@ -350,7 +399,7 @@ impl Session {
             self.bring_to(moment);
         }
         self.load();
-        for (id, held) in &self.subscriptions {
+        for (id, held) in self.subscriptions.iter() {
             match failed.get(&held.view.spec.projection) {
                 Some(reason) if self.told_failed.insert(Arc::clone(id)) => {
                     let refusal = self.viewer.failure(&held.view.info, reason).about(id);
@@ -415,7 +464,7 @@ impl Session {
             Diff::new(Arc::clone(&to), changes, rows_max)
         };
         if !is_shared {
-            self.sending.push_back(Sending::Diff(make(due)));
+            self.sending.push_back(Sending::Diff(Box::new(make(due))));
             return;
         }
         let frame = self.hub.frames.get(key, || {
@@ -426,7 +475,7 @@ impl Session {
         match frame {
             Some(None) => {}
             Some(Some(message)) => self.sending.push_back(Sending::Message(message)),
-            None => self.sending.push_back(Sending::Diff(make(due))),
+            None => self.sending.push_back(Sending::Diff(Box::new(make(due)))),
         }
     }
 
@@ -438,7 +487,7 @@ impl Session {
 
     /// A token that the client has sent, for whoever can tell whose it is.
     pub fn take_token(&mut self) -> Option<String> {
-        self.token.take()
+        self.token.take().map(String::from)
     }
 
     /// The client's token holds: it is told so, and sees what this one sees.
@@ -482,10 +531,15 @@ impl Session {
         }
         let Some(viewer) = self.next_viewer.take() else { return };
         self.viewer = viewer;
-        let mut ended = Vec::new();
+        let (all, mut ended) = (Subscribe::default(), Vec::new());
         let mut changed: Vec<(Arc<str>, Arc<View>)> = Vec::new();
-        for (id, held) in &self.subscriptions {
-            match view_spec(held.view.spec.projection, &held.view.info, &held.asked, &self.viewer) {
+        for (id, held) in self.subscriptions.iter() {
+            match view_spec(
+                held.view.spec.projection,
+                &held.view.info,
+                held.asked.as_deref().unwrap_or(&all),
+                &self.viewer,
+            ) {
                 Ok(spec) if spec == held.view.spec => {}
                 Ok(spec) => changed.push((Arc::clone(id), self.hub.view(spec))),
                 Err(refusal) => ended.push((Arc::clone(id), refusal.about(id))),
@@ -568,6 +622,8 @@ impl Session {
                 },
             }
         }
+        // An idle client holds no room for what it was sent.
+        self.sending = VecDeque::new();
         if self.next_viewer.is_some() {
             self.change_viewer();
             return self.next_message();
@@ -576,7 +632,10 @@ impl Session {
             self.advance();
             return self.next_message();
         }
-        let id = self.loading.pop_front()?;
+        let Some(id) = self.loading.pop_front() else {
+            self.loading = VecDeque::new();
+            return None;
+        };
         self.next_piece(id)
     }
 

@@ -5,6 +5,7 @@
 //! projection's log, and when the log drops an epoch nothing of it is left here either.
 
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arrow::buffer::BooleanBuffer;
@@ -19,6 +20,15 @@ use crate::record::{Change, Record};
 use crate::rows::HeldRow;
 use crate::viewer::Sight;
 use crate::window::{Window, WindowState};
+
+/// Wakes a session: something concerns it.
+#[derive(Debug, Default)]
+pub struct Signal {
+    /// Told when there is something to look at.
+    pub told: Notify,
+    /// Whether the session must end, since its subject was cut off.
+    pub is_cut: AtomicBool,
+}
 
 /// What a view is. Equal ones are one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -57,7 +67,7 @@ struct State {
     /// the log when somebody asks. `None` while the publisher does not know the view.
     told_from: Option<Epoch>,
     /// Who is waiting for something to happen.
-    signals: Vec<Option<Arc<Notify>>>,
+    signals: Vec<Option<Arc<Signal>>>,
     free: Vec<usize>,
     window: Option<WindowState>,
 }
@@ -287,7 +297,7 @@ impl View {
     }
 
     /// Has `signal` told whenever something concerns the view, until it is taken back.
-    pub(crate) fn watch(&self, signal: &Arc<Notify>) -> usize {
+    pub(crate) fn watch(&self, signal: &Arc<Signal>) -> usize {
         let mut state = self.lock();
         let place = state.free.pop().unwrap_or_else(|| {
             state.signals.push(None);
@@ -307,7 +317,7 @@ impl View {
     /// Tells all who watch.
     pub(crate) fn wake(&self) {
         for signal in self.lock().signals.iter().flatten() {
-            signal.notify_one();
+            signal.told.notify_one();
         }
     }
 

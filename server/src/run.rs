@@ -224,11 +224,11 @@ fn serve_options(limits: &LimitsConfig) -> ServeOptions {
         connections_per_address_max: Some(limits.connections_per_address)
             .filter(|max| *max != LimitsConfig::default().connections_per_address),
         connections_per_subject_max: limits.connections_per_subject,
-        session: SessionLimits {
+        session: Arc::new(SessionLimits {
             subscriptions_max: limits.subscriptions_per_session,
             interval_min: limits.batch_min,
             interval_max: limits.batch_max,
-        },
+        }),
         message_bytes_max: limits.message_size,
         messages_per_second: u32::try_from(limits.messages_per_second).unwrap_or(u32::MAX),
         messages_burst: u32::try_from(limits.message_burst).unwrap_or(u32::MAX),

@@ -1,5 +1,6 @@
 //! `cargo xtask`: one door to each chore, the same for people and CI.
 
+mod autobahn;
 mod bench;
 mod compose;
 mod demo;
@@ -38,9 +39,10 @@ enum Chore {
     },
     /// Set up what the tests need, then run them: all, or one part
     Test {
-        /// A part: unit, oracle, e2e, slt, browser, or compose (which runs only when asked for)
+        /// A part: unit, oracle, e2e, slt, browser; or one that runs only when asked for: compose,
+        /// autobahn (half an hour; `autobahn core` a minute)
         part: Option<String>,
-        /// Only tests whose names contain this
+        /// Only tests whose names contain this; of autobahn, `core` or cases such as `6.*,7.1.*`
         filter: Option<String>,
     },
     /// Formatting, clippy, documentation and licences: what CI checks before the tests

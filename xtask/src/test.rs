@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use xtask::postgres::{apt_install, find_or_install};
 
-use crate::compose;
 use crate::process::{cargo, run};
+use crate::{autobahn, compose};
 
 /// The parts of an ordinary run, with the arguments by which cargo runs them.
 ///
@@ -28,9 +28,15 @@ pub fn test(part: Option<&str>, filter: Option<&str>) -> Result<()> {
     if part == Some("compose") {
         return compose::test();
     }
+    if part == Some("autobahn") {
+        return autobahn::test(filter);
+    }
     let chosen: Vec<_> = PARTS.iter().filter(|(name, _)| part.is_none_or(|part| part == *name)).collect();
     if chosen.is_empty() {
-        bail!("there is no part `{}`; there are unit, oracle, e2e, slt, browser and compose", part.unwrap_or_default());
+        bail!(
+            "there is no part `{}`; there are unit, oracle, e2e, slt, browser, compose and autobahn",
+            part.unwrap_or_default()
+        );
     }
     eprintln!("Postgres: {}", find_or_install()?.display());
     if chosen.iter().any(|(name, _)| *name == "browser") {

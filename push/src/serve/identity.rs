@@ -2,13 +2,12 @@
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::Notify;
-
 use crate::protocol::Refusal;
+use crate::view::Signal;
 use crate::viewer::Viewer;
 
 /// Who has shown a token that holds.
@@ -70,47 +69,26 @@ impl Authenticator for Strangers {
 
 /// The sessions of each subject.
 #[derive(Debug, Default)]
-pub struct Subjects(Mutex<HashMap<Arc<str>, Vec<Weak<Cut>>>>);
-
-/// Told to a session when its subject is cut off.
-#[derive(Debug, Default)]
-pub struct Cut {
-    is_cut: AtomicBool,
-    signal: Arc<Notify>,
-}
-
-impl Cut {
-    /// One that has `signal` told as well.
-    #[must_use]
-    pub fn new(signal: Arc<Notify>) -> Arc<Cut> {
-        Arc::new(Cut { is_cut: AtomicBool::new(false), signal })
-    }
-
-    /// Whether the session must end.
-    #[must_use]
-    pub fn is_cut(&self) -> bool {
-        self.is_cut.load(Ordering::Acquire)
-    }
-}
+pub struct Subjects(Mutex<HashMap<Arc<str>, Vec<Weak<Signal>>>>);
 
 impl Subjects {
     /// A session is this subject's from now on. Answers whether there is room for it.
-    pub fn add(&self, subject: &Arc<str>, cut: &Arc<Cut>, at_most: usize) -> bool {
+    pub fn add(&self, subject: &Arc<str>, session: &Arc<Signal>, at_most: usize) -> bool {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let sessions = all.entry(Arc::clone(subject)).or_default();
-        sessions.retain(|session| session.strong_count() > 0 && !std::ptr::eq(session.as_ptr(), Arc::as_ptr(cut)));
+        sessions.retain(|held| held.strong_count() > 0 && !std::ptr::eq(held.as_ptr(), Arc::as_ptr(session)));
         if sessions.len() >= at_most {
             return false;
         }
-        sessions.push(Arc::downgrade(cut));
+        sessions.push(Arc::downgrade(session));
         true
     }
 
     /// A session is not this subject's any more.
-    pub fn remove(&self, subject: &Arc<str>, cut: &Arc<Cut>) {
+    pub fn remove(&self, subject: &Arc<str>, session: &Arc<Signal>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sessions) = all.get_mut(subject) {
-            sessions.retain(|session| session.strong_count() > 0 && !std::ptr::eq(session.as_ptr(), Arc::as_ptr(cut)));
+            sessions.retain(|held| held.strong_count() > 0 && !std::ptr::eq(held.as_ptr(), Arc::as_ptr(session)));
             if sessions.is_empty() {
                 all.remove(subject);
             }
@@ -120,10 +98,10 @@ impl Subjects {
     /// Ends all sessions of a subject. Answers how many there were.
     pub fn cut(&self, subject: &str) -> usize {
         let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(subject).unwrap_or_default();
-        let alive: Vec<Arc<Cut>> = sessions.iter().filter_map(Weak::upgrade).collect();
+        let alive: Vec<Arc<Signal>> = sessions.iter().filter_map(Weak::upgrade).collect();
         for session in &alive {
             session.is_cut.store(true, Ordering::Release);
-            session.signal.notify_one();
+            session.told.notify_one();
         }
         alive.len()
     }

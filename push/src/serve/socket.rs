@@ -19,7 +19,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -64,7 +64,7 @@ pub trait Talker {
     ///
     /// # Errors
     /// When that ends the conversation.
-    fn receive(&mut self, received: Received<'_>) -> Result<(), End>;
+    fn receive(&mut self, received: Received<'_>, outbox: &mut Outbox) -> Result<(), End>;
 
     /// The next message. There may be none for the moment though [`Talker::has_next`].
     fn next_message(&mut self) -> Option<Message>;
@@ -115,6 +115,13 @@ pub enum End {
     Left(Option<u16>),
 }
 
+/// What a stream's error means. The kernel keeps time as well, and the same: what was sent has been
+/// waiting for that long.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn end_of(error: io::Error) -> End {
+    if error.kind() == io::ErrorKind::TimedOut { End::Stalled } else { End::Gone }
+}
+
 /// What went out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
@@ -130,7 +137,7 @@ pub struct Outbox {
     /// Frames of this turn; the first may have been written in part.
     frames: VecDeque<Bytes>,
     /// The answer to the last ping, when the frames of this turn are full.
-    pong: Option<Bytes>,
+    pong: Option<Box<Bytes>>,
     /// Whether the client can inflate.
     deflates: bool,
     sent: Sent,
@@ -147,7 +154,7 @@ impl Outbox {
         if self.frames.len() < FRAMES_MAX {
             self.frames.push_back(pong);
         } else {
-            self.pong = Some(pong);
+            self.pong = Some(Box::new(pong));
         }
     }
 
@@ -164,7 +171,7 @@ impl Outbox {
 
     /// Takes a turn's worth of frames.
     fn fill(&mut self, talker: &mut dyn Talker) {
-        self.frames.extend(self.pong.take());
+        self.frames.extend(self.pong.take().map(|pong| *pong));
         let mut bytes = 0;
         while bytes < WRITE_BYTES
             && self.frames.len() < FRAMES_MAX
@@ -229,7 +236,7 @@ pub struct Socket<S> {
     /// What is to be written.
     pub outbox: Outbox,
     /// `None` while the client takes what there is.
-    stall: Option<Stall>,
+    stall: Option<Box<Stall>>,
     /// Whether something was written that the stream may hold back.
     needs_flush: bool,
 }
@@ -303,7 +310,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             let polled = match frames.len() {
                 0 => {
                     if self.needs_flush {
-                        ready!(stream.poll_flush(cx)).map_err(|_| End::Gone)?;
+                        ready!(stream.poll_flush(cx)).map_err(end_of)?;
                         self.needs_flush = false;
                     }
                     self.stall = None;
@@ -326,13 +333,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                     if let Some(stall) = &mut self.stall {
                         stall.taken += bytes;
                         if stall.taken >= PROGRESS_BYTES {
-                            *stall = Stall { at: Instant::now() + timeout, taken: 0 };
+                            **stall = Stall { at: Instant::now() + timeout, taken: 0 };
                         }
                     }
                 }
-                Poll::Ready(_) => return Poll::Ready(Err(End::Gone)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(end_of(error))),
+                Poll::Ready(Ok(_)) => return Poll::Ready(Err(End::Gone)),
                 Poll::Pending => {
-                    self.stall.get_or_insert_with(|| Stall { at: Instant::now() + timeout, taken: 0 });
+                    self.stall.get_or_insert_with(|| Box::new(Stall { at: Instant::now() + timeout, taken: 0 }));
                     return Poll::Pending;
                 }
             }
@@ -343,7 +351,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     fn poll_read(&mut self, cx: &mut Context<'_>, talker: &mut dyn Talker) -> Poll<Result<(), End>> {
         READ_BUFFER.with_borrow_mut(|buffer| {
             let mut buffer = ReadBuf::new(buffer);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)).map_err(|_| End::Gone)?;
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)).map_err(end_of)?;
             if buffer.filled().is_empty() {
                 return Poll::Ready(Err(End::Gone));
             }
@@ -370,8 +378,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 return Err(End::Close(Close::TOO_MANY_MESSAGES));
             }
             match event {
-                Event::Text(text) => talker.receive(Received::Text(&text))?,
-                Event::Binary(bytes) => talker.receive(Received::Binary(&bytes))?,
+                Event::Text(text) => talker.receive(Received::Text(&text), &mut self.outbox)?,
+                Event::Binary(bytes) => talker.receive(Received::Binary(&bytes), &mut self.outbox)?,
                 Event::Ping(payload) => self.outbox.push_pong(&payload),
                 Event::Part | Event::Pong => {}
                 Event::Close(code) => return Err(End::Left(code)),
@@ -422,5 +430,233 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 }
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::time::advance;
+
+    use crate::serve::codec::tests::client_frame;
+
+    /// Says what it is told to, and hears nothing unless it may.
+    #[derive(Default)]
+    struct Said {
+        queue: VecDeque<Message>,
+        may_hear: bool,
+    }
+
+    impl Said {
+        fn these(texts: impl IntoIterator<Item = String>) -> Said {
+            Said { queue: texts.into_iter().map(Message::from).collect(), may_hear: false }
+        }
+    }
+
+    impl Talker for Said {
+        fn receive(&mut self, received: Received<'_>, _: &mut Outbox) -> Result<(), End> {
+            assert!(self.may_hear, "nobody sent {received:?}");
+            Ok(())
+        }
+
+        fn next_message(&mut self) -> Option<Message> {
+            self.queue.pop_front()
+        }
+
+        fn has_next(&self) -> bool {
+            !self.queue.is_empty()
+        }
+
+        fn is_crowded(&self) -> bool {
+            self.queue.len() >= 4
+        }
+    }
+
+    /// A socket over a pipe that holds so many bytes, and the client's end.
+    fn socket(pipe_bytes: usize, options: ServeOptions) -> (Socket<DuplexStream>, DuplexStream) {
+        let (near, far) = duplex(pipe_bytes);
+        (Socket::new(near, Arc::new(options), false), far)
+    }
+
+    /// One look: what came of it, and never a wait.
+    async fn look(socket: &mut Socket<DuplexStream>, talker: &mut Said) -> Poll<Result<(), End>> {
+        // Else tokio would find after some looks that this task has had its share.
+        tokio::task::yield_now().await;
+        poll_fn(|cx| Poll::Ready(socket.poll_exchange(cx, talker))).await
+    }
+
+    /// How many of 1000 messages are taken, each so long after the one before.
+    fn taken(apart: Duration) -> usize {
+        let (options, start) = (ServeOptions::default(), Instant::now());
+        let mut allowance = Allowance { left: 300.0, at: start };
+        (0..1000).filter(|&i| allowance.take(&options, start + apart * i)).count()
+    }
+
+    #[test]
+    fn a_flood_is_noticed_and_a_talker_is_not() {
+        assert_eq!(taken(Duration::ZERO), 300);
+        assert_eq!(taken(Duration::from_millis(20)), 1000, "50 a second");
+        // 100 a second: 300 at once, and then every other one is earned back while none is taken.
+        let hasty = taken(Duration::from_millis(10));
+        assert!((598..=602).contains(&hasty), "{hasty}");
+    }
+
+    /// What was not used is not saved up beyond a burst.
+    #[test]
+    fn silence_earns_no_more_than_a_burst() {
+        let (options, start) = (ServeOptions::default(), Instant::now());
+        let mut allowance = Allowance { left: 300.0, at: start };
+        assert!(allowance.take(&options, start));
+        let later = start + Duration::from_secs(3600);
+        assert_eq!((0..1000).filter(|_| allowance.take(&options, later)).count(), 300);
+    }
+
+    /// What waits goes out in order and in one piece, however little is taken at a time.
+    #[tokio::test]
+    async fn frames_go_out_whole_and_in_order() {
+        for pipe_bytes in [1, 7, 100, 1 << 20] {
+            let (mut socket, mut far) = socket(pipe_bytes, ServeOptions::default());
+            let texts = || (0..100).map(|i| format!("{i} ").repeat(i));
+            let mut said = Said::these(texts());
+            let expected: Vec<u8> = texts().flat_map(|text| Message::from(text).frame().to_vec()).collect();
+            let mut told = vec![0; expected.len()];
+            let writing = poll_fn(|cx| {
+                let _ = socket.poll_exchange(cx, &mut said)?;
+                if socket.is_flushed() && !said.has_next() { Poll::Ready(Ok::<_, End>(())) } else { Poll::Pending }
+            });
+            let (written, read) = tokio::join!(writing, far.read_exact(&mut told));
+            assert_eq!((written, read.expect("bytes")), (Ok(()), expected.len()));
+            assert!(told == expected, "{pipe_bytes}");
+            assert_eq!(socket.take_sent(), Sent { messages: 100, bytes: expected.len() as u64 });
+            assert_eq!(socket.take_sent(), Sent::default());
+            assert_eq!(socket.outbox.frames.capacity(), 0, "nothing is held");
+        }
+    }
+
+    /// While a client takes nothing, a turn's frames are made and no more, and when enough waits for it
+    /// nothing is read from it.
+    #[tokio::test]
+    async fn what_is_made_for_a_slow_client_has_a_bound() {
+        let (mut socket, mut far) = socket(1000, ServeOptions::default());
+        let mut said = Said::these((0..100).map(|_| "x".repeat(10_000)));
+        assert!(look(&mut socket, &mut said).await.is_pending());
+        assert_eq!((socket.outbox.frames.len(), said.queue.len()), (7, 93), "of 64 KiB");
+        far.write_all(&client_frame(0x81, b"{}", [0; 4])).await.expect("sent");
+        assert!(look(&mut socket, &mut said).await.is_pending(), "it is not read");
+        let (mut small, _far) = self::socket(10, ServeOptions::default());
+        let mut said = Said::these((0..100).map(|_| "x".to_owned()));
+        assert!(look(&mut small, &mut said).await.is_pending());
+        assert_eq!(said.queue.len(), 100 - FRAMES_MAX);
+    }
+
+    /// Of pings that are not taken the last is answered, after those that are on their way.
+    #[tokio::test]
+    async fn of_a_flood_of_pings_the_last_is_answered() {
+        let (mut socket, mut far) = socket(64, ServeOptions::default());
+        let mut said = Said::these(["x".repeat(100)]);
+        assert!(look(&mut socket, &mut said).await.is_pending());
+        for i in 0..200_u8 {
+            far.write_all(&client_frame(0x89, &[i], [0; 4])).await.expect("sent");
+            assert_eq!(look(&mut socket, &mut said).await, Poll::Ready(Ok(())));
+        }
+        assert_eq!(socket.outbox.frames.len(), FRAMES_MAX);
+        let mut told = vec![0; 102 + 3 * FRAMES_MAX];
+        let writing = poll_fn(|cx| {
+            let _ = socket.poll_exchange(cx, &mut said)?;
+            if socket.is_flushed() { Poll::Ready(Ok::<_, End>(())) } else { Poll::Pending }
+        });
+        let (written, _) = tokio::join!(writing, far.read_exact(&mut told));
+        assert_eq!(written, Ok(()));
+        let pongs: Vec<u8> = told[102..].chunks(3).map(|pong| pong[2]).collect();
+        assert_eq!((pongs[0], pongs[30], pongs[31]), (0, 30, 199));
+        assert_eq!(socket.take_sent().messages, 1, "a pong is no message");
+    }
+
+    /// The deadline moves when enough was taken, and is over with the last byte.
+    #[tokio::test(start_paused = true)]
+    async fn time_is_counted_from_progress() {
+        let second = Duration::from_secs(1);
+        let options = ServeOptions { write_timeout: 30 * second, ..ServeOptions::default() };
+        let (mut socket, mut far) = socket(20_000, options);
+        let mut said = Said::default();
+        assert_eq!((look(&mut socket, &mut said).await, socket.deadline()), (Poll::Pending, None));
+        said.queue.push_back(Message::from("x".repeat(60_000 - 4)));
+        let start = Instant::now();
+        assert!(look(&mut socket, &mut said).await.is_pending());
+        assert_eq!(socket.deadline(), Some(start + 30 * second));
+        advance(20 * second).await;
+        far.read_exact(&mut [0; 10_000]).await.expect("bytes");
+        assert!(look(&mut socket, &mut said).await.is_pending());
+        assert_eq!(socket.deadline(), Some(start + 30 * second), "10 KB are no progress");
+        far.read_exact(&mut [0; 10_000]).await.expect("bytes");
+        assert!(look(&mut socket, &mut said).await.is_pending());
+        assert_eq!(socket.deadline(), Some(start + 50 * second), "20 KB are");
+        advance(29 * second).await;
+        assert_eq!(socket.check_progress(), Ok(()));
+        advance(second).await;
+        assert_eq!(socket.check_progress(), Err(End::Stalled));
+        assert_eq!(socket.close(End::Stalled), None, "there is nobody to tell");
+        far.read_exact(&mut [0; 20_000]).await.expect("bytes");
+        assert_eq!(look(&mut socket, &mut said).await, Poll::Ready(Ok(())), "all is out");
+        assert_eq!((socket.deadline(), socket.check_progress()), (None, Ok(())));
+    }
+
+    /// What a client hears, and whether the socket then waits for it.
+    async fn closing(sent: &[u8], end: Option<Close>) -> (Vec<u8>, bool) {
+        let (mut socket, mut far) = socket(1000, ServeOptions::default());
+        far.write_all(sent).await.expect("sent");
+        let mut said = Said { may_hear: true, ..Said::default() };
+        let ended = poll_fn(|cx| Poll::Ready(socket.poll_exchange(cx, &mut said))).await;
+        let end = match ended {
+            Poll::Ready(Err(end)) => end,
+            _ => End::Close(end.expect("an end")),
+        };
+        socket.close(end).expect("somebody to tell");
+        let mut discarded = 0;
+        let is_closed = poll_fn(|cx| Poll::Ready(socket.poll_closed(cx, &mut discarded))).await.is_ready();
+        drop(socket);
+        let mut told = Vec::new();
+        far.read_to_end(&mut told).await.expect("bytes");
+        (told, !is_closed)
+    }
+
+    #[tokio::test]
+    async fn goodbyes_are_answered_and_said() {
+        let left = client_frame(0x88, &[0x03, 0xE8], [1, 2, 3, 4]);
+        assert_eq!(closing(&left, None).await, (b"\x88\x02\x03\xE8".to_vec(), true), "for the end of the stream");
+        let left = client_frame(0x88, b"", [1, 2, 3, 4]);
+        assert_eq!(closing(&left, None).await, (b"\x88\x00".to_vec(), true));
+        // A ping before it is answered still.
+        let left = [client_frame(0x89, b"x", [0; 4]), left].concat();
+        assert_eq!(closing(&left, None).await, (b"\x8A\x01x\x88\x00".to_vec(), true));
+        let wrong = closing(&[0x81, 0x00], None).await;
+        assert_eq!(wrong, (b"\x88\x15\x03\xEAa frame has no mask".to_vec(), true));
+        let idle = closing(b"", Some(Close::IDLE)).await;
+        assert_eq!((&idle.0[..4], idle.1), (&b"\x88\x28\x0F\xA0"[..], true), "for the client's goodbye");
+    }
+
+    /// Who was told to go answers, or ends, or goes on for a megabyte: then it is over.
+    #[tokio::test]
+    async fn closing_has_an_end() {
+        for (sent, times, is_over) in [
+            (client_frame(0x88, &[0x0F, 0xA0], [0; 4]), 1, true),
+            (client_frame(0x81, b"more", [0; 4]), 1, false),
+            (client_frame(0x82, &[0; 50_000], [0; 4]), 20, false),
+            (client_frame(0x82, &[0; 50_000], [0; 4]), 22, true),
+        ] {
+            let (mut socket, mut far) = socket(2 << 20, ServeOptions::default());
+            assert_eq!(socket.close(End::Close(Close::IDLE)), Some(Duration::from_secs(5)));
+            far.write_all(&sent.repeat(times)).await.expect("sent");
+            let mut discarded = 0;
+            let closed = poll_fn(|cx| Poll::Ready(socket.poll_closed(cx, &mut discarded))).await;
+            assert_eq!(closed.is_ready(), is_over, "{} bytes {times} times", sent.len());
+            drop(far);
+            let closed = poll_fn(|cx| Poll::Ready(socket.poll_closed(cx, &mut discarded))).await;
+            assert!(closed.is_ready(), "the client has gone");
+        }
     }
 }

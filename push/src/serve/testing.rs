@@ -9,6 +9,7 @@ use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -185,6 +186,50 @@ impl Authenticator for People {
 
     fn revoke(&self, subject: &str) {
         self.revoked.lock().expect("no panic").push(subject.to_owned());
+    }
+}
+
+/// The handshake of a WebSocket, for clients that do what no library would; `more` is headers.
+pub fn handshake(more: &str) -> String {
+    format!(
+        "GET /v1/socket HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}\r\n"
+    )
+}
+
+/// A socket behind its handshake, and the head of the answer in lower case. What follows is to be read.
+pub async fn raw_socket(served: &Served, more: &str) -> (TcpStream, String) {
+    let mut socket = TcpStream::connect(served.address).await.expect("a connection");
+    socket.write_all(handshake(more).as_bytes()).await.expect("sent");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(socket.read_u8().await.expect("a head"));
+    }
+    (socket, String::from_utf8_lossy(&head).to_lowercase())
+}
+
+/// The next frame of the server: its first byte, and its payload.
+pub async fn next_frame(socket: &mut TcpStream) -> (u8, Vec<u8>) {
+    let reading = async {
+        let (first, length) = (socket.read_u8().await?, socket.read_u8().await?);
+        let length = match length {
+            126 => u64::from(socket.read_u16().await?),
+            127 => socket.read_u64().await?,
+            length => u64::from(length),
+        };
+        let mut payload = Vec::new();
+        (&mut *socket).take(length).read_to_end(&mut payload).await?;
+        Ok::<_, std::io::Error>((first, payload))
+    };
+    timeout(PATIENCE, reading).await.expect("a frame in time").expect("a frame")
+}
+
+/// The code of the close frame, whatever comes before; then the server's side must have ended.
+pub async fn close_code(socket: &mut TcpStream) -> u16 {
+    loop {
+        if let (0x88, payload) = next_frame(socket).await {
+            return u16::from_be_bytes([payload[0], payload[1]]);
+        }
     }
 }
 

@@ -6,37 +6,32 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::header::{
-    CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
-};
-use hyper::upgrade::Upgraded;
+use hyper::header::{HeaderValue, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL};
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::http::{Body, refusal};
-use super::identity::{Cut, Identifying, Identity};
+use super::identity::{Identifying, Identity};
 use super::peers::Slot;
-use super::socket::{Close, End, Received, Socket, Talker};
+use super::socket::{Close, End, Outbox, Received, Socket, Talker};
 use super::stream::HttpStream;
-use super::{EndsServerOnPanic, Shared, credentials, deflate, told_to_stop};
+use super::{EndsServerOnPanic, Shared, credentials, handshake};
 use crate::message::Message;
 use crate::protocol::Refusal;
 use crate::session::Session;
-
-/// RFC 6455, section 1.3.
-const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// Answers the handshake and starts the session.
 pub fn upgrade(
@@ -45,83 +40,65 @@ pub fn upgrade(
     slot: Arc<Slot>,
     identity: Option<Identity>,
 ) -> Response<Body> {
-    let accept = match handshake(request.headers()) {
-        Ok(accept) => accept,
+    let mut response = match handshake::answer(request.headers(), shared.options.compression) {
+        Ok(response) => response.map(|()| http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync()),
         Err(reason) => return refusal(StatusCode::UPGRADE_REQUIRED, &Refusal::new("bad_handshake", reason)),
     };
-    let offers = request.headers().get_all(SEC_WEBSOCKET_EXTENSIONS);
-    let offers = offers.iter().filter_map(|offer| offer.to_str().ok()).filter(|_| shared.options.compression);
-    let agreed = deflate::agree(offers);
-    let subprotocol = credentials::chosen_subprotocol(request.headers());
+    if let Some(subprotocol) = credentials::chosen_subprotocol(request.headers()) {
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
+    }
+    let deflates = response.headers().contains_key(SEC_WEBSOCKET_EXTENSIONS);
     let upgraded = hyper::upgrade::on(&mut request);
-    tokio::spawn(async move {
-        let _panics_end_all = EndsServerOnPanic(Arc::clone(&shared));
-        let Ok(upgraded) = upgraded.await else { return };
-        shared.metrics.sessions.inc();
-        run(&shared, upgraded, agreed.is_some(), identity).await;
-        shared.metrics.sessions.dec();
-        drop(slot);
-    });
-    let mut response = Response::new(http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    if let Some(agreed) = agreed {
-        headers.insert(SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_static(agreed));
-    }
-    if let Some(subprotocol) = subprotocol {
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
-    }
+    tokio::spawn(run(shared, upgraded, deflates, slot, identity.map(Box::new)));
     response
 }
 
-async fn run(shared: &Arc<Shared>, upgraded: Upgraded, deflates: bool, identity: Option<Identity>) {
-    match upgraded.downcast::<TokioIo<HttpStream>>() {
-        // The TCP socket itself: without hyper's buffers, and without a virtual call.
-        Ok(parts) => {
-            let mut connection = Connection::new(shared, parts.io.into_inner().into_inner(), deflates, identity);
-            // What came right behind the handshake.
-            let mut early = parts.read_buf.to_vec();
-            drop(parts.read_buf);
-            connection.run(&mut early).await;
-        }
-        // Boxed, so that every other connection need not have room for it.
-        Err(upgraded) => {
-            let mut connection = Connection::new(shared, TokioIo::new(upgraded), deflates, identity);
-            Box::pin(async move { connection.run(&mut []).await }).await;
+/// Serves a session, once its connection is no longer hyper's. This is what a connection costs while
+/// it is idle, so it has to be small.
+async fn run(
+    shared: Arc<Shared>,
+    upgraded: OnUpgrade,
+    deflates: bool,
+    slot: Arc<Slot>,
+    identity: Option<Box<Identity>>,
+) {
+    let _panics_end_all = EndsServerOnPanic(Arc::clone(&shared));
+    let Ok(upgraded) = upgraded.await else { return };
+    shared.metrics.sessions.inc();
+    match tcp_connection(&shared, upgraded, deflates, identity) {
+        Ok(mut connection) => connection.run().await,
+        Err((upgraded, identity)) => {
+            let stream = TokioIo::new(upgraded);
+            Box::pin(async { Connection::new(&shared, stream, &[], deflates, identity).run().await }).await;
         }
     }
+    shared.metrics.sessions.dec();
+    drop(slot);
 }
 
-/// Checks an opening handshake (RFC 6455, section 4.2.1) and computes its answer.
-fn handshake(headers: &HeaderMap) -> Result<HeaderValue, &'static str> {
-    let has = |name: HeaderName, token: &str| {
-        headers
-            .get_all(name)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .any(|part| part.trim().eq_ignore_ascii_case(token))
-    };
-    if !has(CONNECTION, "upgrade") || !has(UPGRADE, "websocket") {
-        return Err("this is a WebSocket: connect with ws:// or wss://");
+/// A session on the TCP socket itself: without hyper's buffers, and without a virtual call. On the
+/// heap, since what a future is given by value it has room for twice.
+fn tcp_connection(
+    shared: &Arc<Shared>,
+    upgraded: Upgraded,
+    deflates: bool,
+    identity: Option<Box<Identity>>,
+) -> Result<Box<Connection<TcpStream>>, (Upgraded, Option<Box<Identity>>)> {
+    match upgraded.downcast::<TokioIo<HttpStream>>() {
+        Ok(parts) => {
+            let stream = parts.io.into_inner().into_inner();
+            Ok(Box::new(Connection::new(shared, stream, &parts.read_buf, deflates, identity)))
+        }
+        Err(upgraded) => Err((upgraded, identity)),
     }
-    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        return Err("the WebSocket version must be 13");
-    }
-    let key = headers.get(SEC_WEBSOCKET_KEY).ok_or("the handshake has no Sec-WebSocket-Key")?;
-    let mut digest = sha1_smol::Sha1::new();
-    digest.update(key.as_bytes());
-    digest.update(ACCEPT_GUID.as_bytes());
-    HeaderValue::from_str(&STANDARD.encode(digest.digest().bytes())).map_err(|_| "the handshake has no usable key")
 }
 
 struct Connection<S> {
     shared: Arc<Shared>,
     socket: Socket<S>,
     session: Session,
+    /// What came right behind the handshake.
+    early: Box<[u8]>,
     /// What the session's subscriptions count as in the metrics.
     counted: usize,
     /// When a message last went to the socket.
@@ -133,9 +110,7 @@ struct Connection<S> {
     /// Whether an epoch was told of, and waits for the batch interval to end.
     is_behind: bool,
     /// Who the client has shown that it is.
-    identity: Option<Identity>,
-    /// Told when that one is cut off.
-    cut: Arc<Cut>,
+    identity: Option<Box<Identity>>,
     /// The answer to a token.
     identifying: Option<Identifying>,
 }
@@ -149,49 +124,54 @@ impl<S> Drop for Connection<S> {
 impl<S> Connection<S> {
     /// The client is this one from now on. Answers whether it may be.
     fn set_identity(&mut self, identity: Option<Identity>) -> bool {
-        let subject_of = |identity: &Option<Identity>| identity.as_ref().and_then(|identity| identity.subject.clone());
-        let (old, new) = (subject_of(&self.identity), subject_of(&identity));
+        let subject_of = |identity: Option<&Identity>| identity.and_then(|identity| identity.subject.clone());
+        let (old, new) = (subject_of(self.identity.as_deref()), subject_of(identity.as_ref()));
         if old != new {
             if let Some(old) = old {
-                self.shared.subjects.remove(&old, &self.cut);
+                self.shared.subjects.remove(&old, self.session.signal());
             }
             let at_most = self.shared.options.connections_per_subject_max;
-            if new.is_some_and(|new| !self.shared.subjects.add(&new, &self.cut, at_most)) {
+            if new.is_some_and(|new| !self.shared.subjects.add(&new, self.session.signal(), at_most)) {
                 self.identity = None;
                 return false;
             }
         }
-        self.identity = identity;
+        self.identity = identity.map(Box::new);
         true
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    fn new(shared: &Arc<Shared>, stream: S, deflates: bool, identity: Option<Identity>) -> Connection<S> {
+    fn new(
+        shared: &Arc<Shared>,
+        stream: S,
+        early: &[u8],
+        deflates: bool,
+        identity: Option<Box<Identity>>,
+    ) -> Connection<S> {
         let now = Instant::now();
-        let session = Session::with_limits(Arc::clone(&shared.hub), shared.options.session.clone());
-        let cut = Cut::new(Arc::clone(session.signal()));
+        let session = Session::with_limits(Arc::clone(&shared.hub), Arc::clone(&shared.options.session));
         // Who has no room is told in the exchange.
-        let identifying = identity.map(|identity| -> Identifying { Box::pin(std::future::ready(Ok(identity))) });
+        let identifying = identity.map(|identity| -> Identifying { Box::pin(std::future::ready(Ok(*identity))) });
         Connection {
             socket: Socket::new(stream, Arc::clone(&shared.options), deflates),
             session,
             shared: Arc::clone(shared),
+            early: early.into(),
             counted: 0,
             last_sent: now,
             last_diff: now,
             last_received: now,
             is_behind: false,
             identity: None,
-            cut,
             identifying,
         }
     }
 
-    /// Serves the session to its end. `early` came behind the handshake.
-    async fn run(&mut self, early: &mut [u8]) {
+    /// Serves the session to its end.
+    async fn run(&mut self) {
         let mut timer = pin!(sleep_until(self.wake_at()));
-        let end = match self.exchange(early, timer.as_mut()).await {
+        let end = match self.exchange(timer.as_mut()).await {
             Err(end) => end,
             Ok(never) => match never {},
         };
@@ -210,17 +190,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.count_sent();
     }
 
-    async fn exchange(&mut self, early: &mut [u8], mut timer: Pin<&mut Sleep>) -> Result<Infallible, End> {
+    async fn exchange(&mut self, mut timer: Pin<&mut Sleep>) -> Result<Infallible, End> {
         let signal = Arc::clone(self.session.signal());
-        let mut stopping = self.shared.stopping.subscribe();
-        let mut stopped = pin!(told_to_stop(&mut stopping));
+        let shared = Arc::clone(&self.shared);
+        let mut stopped = pin!(shared.stopping.begun());
         let options = &self.shared.options;
         self.session.greet(options.heartbeat, options.message_bytes_max);
         // One that came with a token is who it is before anything that it asks is looked at.
         if let Some(identifying) = self.identifying.take() {
             self.identified(identifying.await)?;
         }
-        self.receive(early)?;
+        self.receive_early()?;
         loop {
             // One that is set too early wakes us in vain, once; setting it anew for each message would
             // cost more.
@@ -234,8 +214,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 // Before the others, which find more to say only when all is out. A client that sends
                 // without a pause does not keep them waiting for long: the rate of messages sees to that.
                 exchanged = poll_fn(|cx| self.poll_exchange(cx)) => exchanged?,
-                () = signal.notified(), if self.socket.outbox.is_empty() && !self.is_behind => {
-                    if self.cut.is_cut() {
+                () = signal.told.notified(), if self.socket.outbox.is_empty() && !self.is_behind => {
+                    if signal.is_cut.load(Ordering::Acquire) {
                         return Err(End::Close(Close::REVOKED));
                     }
                     // A timer wakes at whole milliseconds: what is due already does not wait for one.
@@ -340,9 +320,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         polled
     }
 
-    fn receive(&mut self, bytes: &mut [u8]) -> Result<(), End> {
+    fn receive_early(&mut self) -> Result<(), End> {
+        let mut bytes = mem::take(&mut self.early);
         let Connection { shared, session, last_received, .. } = self;
-        let received = self.socket.receive(bytes, &mut Talking { shared, session, last_received });
+        let received = self.socket.receive(&mut bytes, &mut Talking { shared, session, last_received });
         if let Some(token) = self.session.take_token() {
             self.identifying = Some(self.shared.authenticator.identify(token));
         }
@@ -378,7 +359,7 @@ struct Talking<'a> {
 }
 
 impl Talker for Talking<'_> {
-    fn receive(&mut self, received: Received<'_>) -> Result<(), End> {
+    fn receive(&mut self, received: Received<'_>, _: &mut Outbox) -> Result<(), End> {
         let Received::Text(text) = received else { return Err(End::Close(Close::BINARY)) };
         *self.last_received = Instant::now();
         self.shared.metrics.messages_received.inc();
@@ -407,46 +388,39 @@ mod tests {
 
     use futures_util::{SinkExt, StreamExt};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
     use tokio::time::timeout;
     use tokio_websockets::Message as Frame;
 
     use super::super::ServeOptions;
-    use super::super::testing::{Client, PATIENCE, Served};
+    use super::super::testing::{Client, PATIENCE, Served, close_code, raw_socket};
     use crate::hub::Projection;
     use crate::testing::{ample_hub, hub_of, projection, publish};
 
+    /// What an idle connection costs beside its session: grown by mistake, it is multiplied by every client.
+    #[tokio::test]
+    async fn the_future_of_a_connection_is_small() {
+        let (_, health) = tokio::sync::watch::channel(super::super::Health::default());
+        let shared = Arc::new(Shared {
+            hub: ample_hub(),
+            gate: super::super::Gate::new(true, &[], &[]).expect("empty lists"),
+            options: Arc::new(ServeOptions::default()),
+            metrics: crate::metrics::Metrics::default(),
+            health,
+            more_metrics: Arc::new(|_| ()),
+            authenticator: Arc::new(super::super::Strangers),
+            subjects: super::super::Subjects::default(),
+            stopping: super::super::Stopping::default(),
+            panicked: tokio::sync::Notify::new(),
+        });
+        let peers = super::super::peers::Peers::new(1, None);
+        let slot = Arc::new(peers.admit([127, 0, 0, 1].into()).expect("a place"));
+        let upgraded = hyper::upgrade::on(Request::new(()));
+        let connection = size_of::<Connection<TcpStream>>();
+        let bytes = connection + size_of_val(&run(shared, upgraded, false, slot, None));
+        assert!(bytes <= 1120, "{bytes} bytes, of which {} are the session", size_of::<Session>());
+    }
+
     const SUBSCRIBE: &str = r#"{"op":"subscribe","id":"a","projection":"keyed"}"#;
-
-    /// The handshake of RFC 6455, with these headers in place of its own.
-    fn answer(changed: &[(HeaderName, &'static str)]) -> Result<HeaderValue, &'static str> {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONNECTION, HeaderValue::from_static("keep-alive, Upgrade"));
-        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-        headers.insert(SEC_WEBSOCKET_KEY, HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
-        for (name, value) in changed {
-            headers.insert(name, HeaderValue::from_static(value));
-            if value.is_empty() {
-                headers.remove(name);
-            }
-        }
-        handshake(&headers)
-    }
-
-    #[test]
-    fn the_handshake_of_the_rfc() {
-        let accept = Ok(HeaderValue::from_static("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
-        assert_eq!(answer(&[]), accept);
-        assert_eq!(answer(&[(UPGRADE, "WebSocket"), (CONNECTION, "upgrade")]), accept);
-        let no_upgrade = Err("this is a WebSocket: connect with ws:// or wss://");
-        assert_eq!(answer(&[(UPGRADE, "")]), no_upgrade);
-        assert_eq!(answer(&[(UPGRADE, "h2c")]), no_upgrade);
-        assert_eq!(answer(&[(CONNECTION, "keep-alive")]), no_upgrade);
-        assert_eq!(answer(&[(SEC_WEBSOCKET_VERSION, "8")]), Err("the WebSocket version must be 13"));
-        assert_eq!(answer(&[(SEC_WEBSOCKET_VERSION, "")]), Err("the WebSocket version must be 13"));
-        assert_eq!(answer(&[(SEC_WEBSOCKET_KEY, "")]), Err("the handshake has no Sec-WebSocket-Key"));
-    }
 
     #[tokio::test]
     async fn a_session_is_counted_in_the_metrics() {
@@ -565,15 +539,7 @@ mod tests {
             (&[0x81, 0x82, 0, 0, 0, 0, 0xC3, 0x28][..], 1007_u16), // a text that is not UTF-8
             (&[0x81, 0x02, b'{', b'}'], 1002),                     // a frame without a mask
         ] {
-            let mut socket = TcpStream::connect(served.address).await.expect("a connection");
-            let request = "GET /v1/socket HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-            socket.write_all(request.as_bytes()).await.expect("sent");
-            let mut bytes = Vec::new();
-            while !bytes.ends_with(b"\r\n\r\n") {
-                bytes.push(socket.read_u8().await.expect("a head"));
-            }
-            let head = String::from_utf8_lossy(&bytes).to_lowercase();
+            let (mut socket, head) = raw_socket(&served, "").await;
             assert!(
                 head.starts_with("http/1.1 101 ")
                     && head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="),
@@ -581,11 +547,8 @@ mod tests {
             );
             assert!(head.contains("connection: upgrade") && head.contains("upgrade: websocket"), "{head}");
             socket.write_all(frame).await.expect("sent");
-            bytes.clear();
-            timeout(PATIENCE, socket.read_to_end(&mut bytes)).await.expect("an end in time").expect("bytes");
-            // After the greeting comes the close frame: 0x88, a length, and the code.
-            let at = bytes.iter().rposition(|&byte| byte == 0x88).expect("a close frame");
-            assert_eq!(u16::from_be_bytes([bytes[at + 2], bytes[at + 3]]), code);
+            assert_eq!(close_code(&mut socket).await, code);
+            assert_eq!(timeout(PATIENCE, socket.read(&mut [0])).await.expect("an end in time").expect("no error"), 0);
         }
     }
 }
