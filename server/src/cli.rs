@@ -188,11 +188,6 @@ async fn run(args: RunArgs) -> ExitCode {
     };
     let address = running.address;
     tracing::info!("serving on http://{address}/ (REST at /v1/projections, WebSocket at /v1/socket)");
-    if address.ip().is_loopback() {
-        tracing::info!(
-            "this version has no policies: only this machine may connect, and pages of other origins are refused"
-        );
-    }
     let failed = tokio::select! {
         () = interrupted() => None,
         what = running.failed() => Some(what),
