@@ -2,6 +2,7 @@
 
 mod copy;
 mod engine;
+mod filters;
 mod latency;
 mod memory;
 mod numbers;
@@ -17,8 +18,9 @@ fn main() -> anyhow::Result<()> {
             None => memory::run(),
         },
         Some("copy") => copy::run(),
+        Some("filters") => filters::run(),
         other => anyhow::bail!(
-            "there is no bench `{}`; there are latency, engine, memory and copy",
+            "there is no bench `{}`; there are latency, engine, filters, memory and copy",
             other.unwrap_or_default()
         ),
     }

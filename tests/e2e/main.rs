@@ -7,6 +7,7 @@ mod handover; // from the copy to the stream
 mod http; // REST, health, metrics
 mod mistakes; // databases that can't be read, and data that can't be served
 mod partitions; // a table several times, a partition beside its root
+mod policies; // who sees what
 mod recover; // lost connections
 mod socket; // what clients should not send
 mod sources; // what the server makes of what sources tell

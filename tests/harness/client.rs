@@ -33,7 +33,8 @@ pub struct Held {
     key: Option<Vec<usize>>,
     /// By the JSON of the key, or of the row.
     rows: BTreeMap<String, (Value, i64)>,
-    is_whole: bool,
+    /// Whether the image has come to its end.
+    pub is_whole: bool,
 }
 
 impl Held {

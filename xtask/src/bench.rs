@@ -12,8 +12,8 @@ use crate::process::{cargo, run};
 /// # Errors
 /// When there is no such bench, or it fails.
 pub fn bench(what: &str, arguments: &[String]) -> Result<()> {
-    if !["latency", "engine", "memory", "copy"].contains(&what) {
-        bail!("there is no bench `{what}`; there are latency, engine, memory and copy");
+    if !["latency", "engine", "filters", "memory", "copy"].contains(&what) {
+        bail!("there is no bench `{what}`; there are latency, engine, filters, memory and copy");
     }
     // The server too: what is measured from outside runs as it does for its users.
     run(&mut cargo(&["build", "--release", "--workspace", "--bin", "benches", "--bin", "deltafront"]))?;
