@@ -455,7 +455,7 @@ impl Join {
                     }
                     Key::Never => wanted.map(|wanted| wanted.of(Matches::default())),
                     Key::Unknown if self.makes_pairs() => {
-                        items.push(item(With::Anything, true));
+                        items.push(item(With::Anything, false));
                         None
                     }
                     Key::Unknown => wanted.map(|_| Says::Maybe),
