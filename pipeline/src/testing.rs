@@ -204,6 +204,24 @@ pub fn changes(program: &Program, text: &str) -> Vec<(crate::TableId, Changes)> 
     joined
 }
 
+/// Changes of one table as one transaction tells them: all in one batch.
+pub fn transaction(program: &Program, text: &str) -> (crate::TableId, Changes) {
+    let parts = changes(program, text);
+    let (table, schema) = (parts[0].0, parts[0].1.rows.schema());
+    let rows = arrow::compute::concat_batches(&schema, parts.iter().map(|(_, part)| &part.rows)).expect("one table");
+    let ops = parts.iter().flat_map(|(_, part)| part.ops.clone()).collect();
+    (table, Changes { rows, ops, unchanged: Vec::new() })
+}
+
+/// The same thing happens to so many orders, numbered from 0, of one customer.
+pub fn orders(op: Op, count: usize, customer: i64) -> Changes {
+    let ids = Int64Array::from_iter_values((0..).take(count));
+    let customers = Int64Array::from(vec![customer; count]);
+    let columns: Vec<ArrayRef> = vec![Arc::new(ids.clone()), Arc::new(customers), Arc::new(ids)];
+    let rows = RecordBatch::try_new(schema(&[("id", INT), ("c", INT), ("n", INT)]), columns).expect("orders");
+    Changes { rows, ops: vec![op; count], unchanged: Vec::new() }
+}
+
 /// Rows as people read them.
 pub fn show(batch: &RecordBatch) -> Vec<String> {
     let options = FormatOptions::default().with_null("_");
@@ -293,28 +311,29 @@ pub fn check(build: impl Fn(&mut Kit) -> Input, story: &str, expected: &Expect) 
     expected.assert_eq(&told);
 }
 
-/// A program that serves one projection, and what that has said.
+/// A program that serves one projection `p`, and what that has said.
 #[derive(Default)]
-struct Played {
+pub struct Played {
     program: Program,
-    client: Client,
-    withheld: Vec<WithheldRow>,
+    pub client: Client,
+    pub withheld: Vec<WithheldRow>,
 }
 
 impl Played {
-    fn new(dataflow: Dataflow) -> Played {
+    pub fn new(dataflow: Dataflow) -> Played {
         Played { program: Program::new(dataflow).expect("a program"), ..Played::default() }
     }
 
     /// Plays an epoch and tells what is published and what is withheld. The image, and the number of
     /// rows withheld, must agree with it.
-    fn epoch(&mut self, text: &str) -> String {
+    pub fn epoch(&mut self, text: &str) -> String {
         for step in text.split('|') {
             self.program.apply(&changes(&self.program, step)).expect("data never fails a step");
         }
         let mut line = String::new();
         for (_, published) in self.program.publish().expect("an epoch") {
             let Published::Diff(parts) = published else { panic!("{published:?}") };
+            assert!(!parts.is_empty() && parts.iter().all(|part| !part.weights.is_empty()), "a diff says something");
             line += &self.client.take(&parts);
         }
         let id = self.program.projection_id("p").expect("the projection");
@@ -344,7 +363,7 @@ impl Played {
     }
 
     /// Goes on in another process: all that is left is what was written.
-    fn restart(&mut self, dataflow: Dataflow) {
+    pub fn restart(&mut self, dataflow: Dataflow) {
         let (mut written, mut again) = (Vec::new(), Vec::new());
         self.program.write_state(&mut written).expect("state");
         self.program = Program::new(dataflow).expect("a program");
