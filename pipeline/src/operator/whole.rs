@@ -229,6 +229,7 @@ mod tests {
         let input = counted(&mut kit, &inputs, Count(Arc::clone(&asked)));
         kit.dataflow.serve("p", &input, crate::projection::ProjectionKey::WholeRow);
         let mut program = crate::Program::new(kit.dataflow).expect("a program");
+        assert_eq!(asked.load(Ordering::Relaxed), 0, "not before an epoch ends");
         let mut epoch = |text: &str| {
             for step in text.split('|') {
                 program.apply(&crate::testing::changes(&program, step)).expect("a step");
@@ -240,6 +241,24 @@ mod tests {
         assert_eq!(epoch("+o(1, 1, 5) | +o(2, 1, 5) | +o(3, 1, 1)"), 1, "three steps");
         assert_eq!(epoch("~o(1, 2, 5)"), 1, "its input keeps the whole row");
         assert_eq!(epoch("+c(1, ann)"), 0, "it reads no customer");
+    }
+
+    /// Rows that stand several times are counted as often.
+    #[test]
+    fn rows_that_stand_several_times() {
+        check(
+            |kit| {
+                let inputs = [kit.some(kit.l, &[0])];
+                counted(kit, &inputs, Count::default())
+            },
+            "+l(5, x) +l(5, x); +l(5, y) +l(6, x); -l(5, x)",
+            &expect![[r#"
+                0: +(0, 0)
+                1: -(0, 0) +(2, 10)
+                2: -(2, 10) +(4, 21)
+                3: +(3, 16) -(4, 21)
+            "#]],
+        );
     }
 
     /// What lies below it and is not known leaves the whole answer in doubt.
