@@ -381,15 +381,6 @@ impl Arrangement {
         self.rows.held.ids().map(|id| (self.rows.row(id), *self.rows.held.value(id)))
     }
 
-    /// All rows with their counts in the order of their bytes: what is computed from them is then a
-    /// function of the rows alone.
-    #[must_use]
-    pub fn sorted_rows(&self) -> Vec<(&[u8], i64)> {
-        let mut rows: Vec<_> = self.rows().collect();
-        rows.sort_unstable();
-        rows
-    }
-
     /// The row under a table's key.
     #[must_use]
     pub(crate) fn find(&self, key: &[u8]) -> Option<u32> {
@@ -510,12 +501,6 @@ impl Arrangement {
             let group = |key: &[u8]| if key.is_empty() { None } else { at.group(&self.rows, key) };
             keys.iter().map(|key| group(key).map_or(RowNumbers::One(None), Group::iter)).collect()
         }
-    }
-
-    /// Every row whose key is not known.
-    pub fn unknown_rows(&self, index: IndexId) -> impl Iterator<Item = (&[u8], i64)> {
-        let ids = self.at(index).unknown.as_ref().map_or(RowNumbers::One(None), Group::iter);
-        ids.map(|id| (self.rows.row(id), *self.rows.held.value(id)))
     }
 
     /// The key of a row that is held; its bytes, where it has any, are written to `out`.
@@ -651,7 +636,6 @@ impl Index {
     /// A row of a group counts more often, or less.
     fn recount(&mut self, rows: &Rows, key: Key<'_>, id: u32, by: i64) {
         let group = match key {
-            _ if self.is_primary => return,
             Key::Never => return,
             Key::Unknown => self.unknown.as_mut(),
             Key::Known(key) => {
@@ -1071,5 +1055,65 @@ mod tests {
         assert_eq!(counts(&held, index, Some(5)), (1, 1));
         say(&mut held, &mut (89..90), -1);
         assert_eq!(counts(&held, later, Some(5)), (0, 0));
+    }
+
+    /// Keys are told apart by their bytes, not only by their hashes, of which tables compare seven
+    /// bits; and the rows of each are found again when the table of groups has grown.
+    #[test]
+    fn keys_that_look_alike_are_told_apart() {
+        let (mut held, index) = bag();
+        let there: Vec<(i64, Option<i64>, i64)> = (0..1000).map(|id| (id, Some(id * 2), 1)).collect();
+        change(&mut held, &there);
+        for id in 0..1000 {
+            assert_eq!(under(&held, index, Some(id * 2)), [format!("1({id}, {})", id * 2)]);
+            assert!(under(&held, index, Some(id * 2 + 1)).is_empty());
+        }
+    }
+
+    /// What an index costs: a place of 17 bytes for each key, and for a key of several rows what
+    /// tells them apart: a list while they are few, above that a set, which shrinks.
+    #[test]
+    fn an_index_costs_its_groups() {
+        let (mut held, index) = bag();
+        let own = |held: &Arrangement| {
+            let index = held.indexes[index.0].as_ref().expect("the index");
+            held.bytes() - held.rows.held.bytes() - 17 * index.groups.capacity()
+        };
+        let is_set = |held: &Arrangement| {
+            let group = held.indexes[index.0].as_ref().and_then(|index| index.group(&held.rows, &key(Some(5))));
+            matches!(group, Some(Group::More(members)) if matches!(members.ids, Ids::Many(_)))
+        };
+        change(&mut held, &[(1, Some(5), 1)]);
+        assert_eq!(own(&held), 0, "one row is its key's");
+        assert!(held.bytes() > held.rows.held.bytes());
+        change(&mut held, &[(2, Some(5), 1)]);
+        assert_eq!(own(&held), size_of::<Members>() + 2 * 4);
+        let few = i64::try_from(FEW_ROWS_MAX).unwrap_or_default();
+        (3..=few).for_each(|id| change(&mut held, &[(id, Some(5), 1)]));
+        assert!(!is_set(&held));
+        assert_eq!(own(&held), size_of::<Members>() + FEW_ROWS_MAX * 4);
+        change(&mut held, &[(few + 1, Some(5), 1)]);
+        assert!(is_set(&held));
+        let places = 56; // of 64 that the set has room for, an eighth stays free
+        assert_eq!(own(&held), size_of::<Members>() + places * 5);
+        (1..=few).for_each(|id| change(&mut held, &[(id, Some(5), -1)]));
+        let left = 7; // of eight
+        assert_eq!((own(&held), is_set(&held)), (size_of::<Members>() + left * 5, true), "a set stays one");
+        change(&mut held, &[(few + 1, Some(5), -1)]);
+        assert_eq!(own(&held), 0);
+    }
+
+    /// What a NULL means is the same where an index is made of rows that are there already.
+    #[test]
+    fn nulls_in_rows_that_are_there() {
+        for (nulls, found) in [(NullKeys::NeverMatch, vec![]), (NullKeys::Match, vec!["1(3, _)".to_owned()])] {
+            let mut held = Arrangement::new(schema(&[("id", INT), ("k", INT)]), None).expect("an arrangement");
+            change(&mut held, &[(3, None, 1), (4, Some(5), 1)]);
+            let index = held.index(&[1], nulls).expect("an index");
+            assert_eq!((under(&held, index, None), under(&held, index, Some(5))), (found, vec!["1(4, 5)".to_owned()]));
+            let (mut never, mut scratch) = (0, Vec::new());
+            held.ids().for_each(|id| never += usize::from(held.key_of(index, id, &mut scratch) == Key::Never));
+            assert_eq!(never, usize::from(nulls == NullKeys::NeverMatch));
+        }
     }
 }

@@ -348,3 +348,73 @@ fn with_input(to: Fingerprinter, input: &Input) -> Fingerprinter {
 fn with_origin(to: Fingerprinter, input: &Input, key: &[usize]) -> Fingerprinter {
     key.iter().fold(to.numbers(key), |to, &column| to.text(input.schema.field(column).name()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Column, INT, Kit, TEXT, schema};
+    use arrow::array::RecordBatch;
+    use expect_test::expect;
+
+    struct Nothing;
+
+    impl Recompute for Nothing {
+        fn recompute(&mut self, inputs: &[RecordBatch]) -> Result<RecordBatch, crate::ExprError> {
+            Ok(inputs[0].clone())
+        }
+    }
+
+    /// State is found again by these names: whatever changes one of them makes written state
+    /// unreadable, and must raise the format's version.
+    #[test]
+    fn names_of_nodes_are_for_ever() {
+        let mut kit = Kit::new();
+        let log = kit.dataflow.table("log", schema(&[("a", INT)]), Identity::AppendOnly);
+        let (orders, customers) = (kit.some(kit.o, &[1, 2]), kit.all(kit.c));
+        let arranged = [NullKeys::NeverMatch, NullKeys::Match].map(|nulls| kit.dataflow.arrange(kit.c, vec![0], nulls));
+        kit.dataflow.filter("filter".to_owned(), &orders, Box::new(Column(0)), "n > 0", &[1]);
+        let exprs: Vec<Box<dyn Expr>> = vec![Box::new(Column(1))];
+        kit.dataflow.project("project".to_owned(), &orders, schema(&[("n", INT)]), exprs, "n", &[0]);
+        kit.dataflow.union(&[customers.clone(), customers.clone()], customers.schema.clone());
+        let sides = vec![(JoinSide::Left, 0), (JoinSide::Right, 1)];
+        let out = schema(&[("id", INT), ("name", TEXT)]);
+        kit.dataflow.join("join".to_owned(), JoinKind::Left, (arranged[0], arranged[1]), sides, out);
+        let call = AggregateCall { kind: AggregateKind::Max, arguments: vec![1], filter: Some(0) };
+        let out = schema(&[("c", INT), ("max", INT)]);
+        let group = kit.dataflow.group_by("group".to_owned(), &orders, vec![0], vec![call], out, "");
+        let order = vec![(1, SortOptions { descending: true, nulls_first: false })];
+        let top = kit.dataflow.top("top".to_owned(), &orders, order, 1, Some(2));
+        kit.dataflow.whole(
+            "whole".to_owned(),
+            std::slice::from_ref(&orders),
+            orders.schema.clone(),
+            Box::new(Nothing),
+            "whole",
+        );
+        let served = [kit.all(group), kit.all(top), kit.all(log)];
+        kit.dataflow.serve("p", &served[0], ProjectionKey::Derived(vec![0]));
+        kit.dataflow.serve("p", &served[1], ProjectionKey::Declared(vec![0]));
+        kit.dataflow.serve("p", &served[2], ProjectionKey::WholeRow);
+        let nodes = kit.dataflow.nodes.iter().map(|node| format!("{} {} {}", node.fingerprint, node.cost, node.label));
+        let served = kit.dataflow.served.iter().map(|served| format!("{} {}", served.fingerprint, served.name));
+        expect![[r#"
+            ab13d583d9acad25db81d225f66a0d54 delta table c
+            fc4d76711e66e8a28bbd6ff25f216ca0 delta table o
+            621bea48c35d9784ec550b68c9cc2096 delta table l
+            9cf20406d3f757cbe0f0b45bc85a8ad3 delta table log
+            6dd69667cb2d24795b32f49c53452fd2 delta arrange by id
+            8ea69d1ccf088aad388f36aee3c9d31d delta arrange by id
+            2360a62ac2ca5b37982822f128973b49 delta filter
+            8c60b65c02a489db2ccbe4fd50aa44a8 delta project
+            aef8d1fe0ef61ad8f20cdd833050e3c0 delta union all
+            68639d964bfd6922b9c5d7be09cf6439 delta join
+            70a10219666d00b51ee17328839eee66 delta group
+            3c5c76b4749b60a2000c4fce59173f7d delta top
+            511716c514004d82a034608ee8c5d71b whole whole
+            07ceab46fdc1c160c23b61924899180b p
+            b37948c906e990706973ff96a1890a90 p
+            53100944a61986dfe23379a8dbcb147c p
+        "#]]
+        .assert_eq(&nodes.chain(served).map(|line| line + "\n").collect::<String>());
+    }
+}

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, UInt32Array};
-use arrow::compute::{concat_batches, take_record_batch};
+use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use hashbrown::HashMap;
@@ -129,25 +129,6 @@ impl Delta {
         Ok(Delta { is_net: is_net || self.len() < 2, ..Delta::new(batch, self.weights.clone()) }
             .with_faults(faults_of_view(self.faults.as_ref(), columns)))
     }
-
-    /// All the rows of all the parts; `None` when no part has any.
-    ///
-    /// # Errors
-    /// When the parts differ in schema, or are together too large for one batch.
-    pub fn concat(mut parts: Vec<Delta>) -> Result<Option<Delta>, ArrowError> {
-        parts.retain(|part| !part.is_empty());
-        if parts.len() < 2 {
-            return Ok(parts.pop());
-        }
-        let schema = parts[0].batch.schema();
-        let batch = if schema.fields().is_empty() {
-            batch_of(&schema, Vec::new(), parts.iter().map(Delta::len).sum())?
-        } else {
-            concat_batches(&schema, parts.iter().map(|part| &part.batch))?
-        };
-        let faults = parts.iter().flat_map(|part| (0..part.len()).map(|i| part.fault(i).cloned())).collect();
-        Ok(Some(Delta::new(batch, parts.into_iter().flat_map(|part| part.weights).collect()).with_faults(Some(faults))))
-    }
 }
 
 /// The faults of rows of which only some columns are kept.
@@ -270,17 +251,53 @@ pub(crate) fn index(i: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use arrow::array::{ArrayRef, Int64Array};
 
     #[test]
     fn pieces_are_bounded_and_whole() {
         assert!(pieces(std::iter::empty()).is_empty());
         assert_eq!(pieces([1, 2, 3].into_iter()).len(), 1);
         let large = PIECE_BYTES_MAX;
+        assert_eq!(large, 8 * 1024 * 1024);
+        assert_eq!(pieces([large * 2, 1].into_iter()), [0..1, 1..2]);
         assert_eq!(pieces([1, large, large * 3, 1, 1].into_iter()), [0..1, 1..2, 2..3, 3..5]);
         assert_eq!(pieces([large / 2; 5].into_iter()), [0..2, 2..4, 4..5]);
         assert_eq!(
             pieces([1; PIECE_ROWS_MAX * 2 + 1].into_iter()),
             [0..PIECE_ROWS_MAX, PIECE_ROWS_MAX..PIECE_ROWS_MAX * 2, PIECE_ROWS_MAX * 2..PIECE_ROWS_MAX * 2 + 1]
         );
+    }
+
+    #[test]
+    fn equal_rows_are_added_up() {
+        let net_of = |rows: &[(&str, i64)]| {
+            let mut encoded = EncodedRows::default();
+            rows.iter().for_each(|(row, _)| encoded.push(row.as_bytes()));
+            net(&encoded, &rows.iter().map(|(_, weight)| *weight).collect::<Vec<_>>())
+        };
+        for stand_alone in [&[][..], &[("a", 1)], &[("a", 1), ("b", -1)], &[("a", 1), ("b", 2), ("c", 1)]] {
+            assert_eq!(net_of(stand_alone), None, "{stand_alone:?}");
+        }
+        assert_eq!(net_of(&[("a", 1), ("a", 2)]), Some((vec![0], vec![3])));
+        assert_eq!(net_of(&[("a", 1), ("a", -1)]), Some((vec![], vec![])));
+        assert_eq!(net_of(&[("a", 1), ("b", 1), ("a", -1), ("c", 1), ("b", 1)]), Some((vec![1, 3], vec![2, 1])));
+    }
+
+    /// What is known to hold no row twice need not be looked through; with a column fewer it is not
+    /// known any more.
+    #[test]
+    fn a_delta_stays_net_while_its_rows_stay_apart() {
+        let (one, two) = (Arc::new(Int64Array::from(vec![1, 2])), Arc::new(Int64Array::from(vec![5, 5])));
+        let columns: [(&str, ArrayRef); 2] = [("a", one), ("b", two)];
+        let rows = Delta::inserts(RecordBatch::try_from_iter(columns).expect("two rows"));
+        let view = |of: &Delta, columns: &[usize]| {
+            let schema = Arc::new(of.batch.schema().project(columns).expect("columns"));
+            of.view(&schema, columns).expect("a view").is_net
+        };
+        assert!(!rows.is_net && !view(&rows, &[0, 1]) && !rows.take(&[1, 0]).expect("rows").is_net);
+        let rows = rows.net();
+        assert!(view(&rows, &[1, 0]) && !view(&rows, &[1]) && rows.take(&[1, 0]).expect("rows").is_net);
+        let row = rows.take(&[1]).expect("a row");
+        assert!(view(&row, &[1]), "one row stands alone whatever is seen of it");
     }
 }

@@ -156,7 +156,7 @@ impl ExactSum {
             return f64::NEG_INFINITY;
         }
         let negative = self.digits.last().is_some_and(|&top| top < 0);
-        // The magnitude, all digits in 0..2^32.
+        // The magnitude, all digits in 0..2^32: the top one is far enough from its bounds for the carry.
         let mut carry = i64::from(negative);
         let magnitude: Vec<u64> = self
             .digits
@@ -166,14 +166,7 @@ impl ExactSum {
                 carry = digit >> DIGIT;
                 (digit & 0xFFFF_FFFF).cast_unsigned()
             })
-            .chain([0])
             .collect();
-        let mut magnitude = magnitude;
-        if carry != 0
-            && let Some(top) = magnitude.last_mut()
-        {
-            *top = carry.cast_unsigned();
-        }
         let Some(top) = magnitude.iter().rposition(|&digit| digit != 0) else { return 0.0 };
         // The highest 64 bits, and whether anything non-zero lies below them.
         let digit_at = |i: usize, back: usize| i.checked_sub(back).map_or(0, |i| magnitude[i]);
@@ -193,35 +186,25 @@ impl ExactSum {
 
 /// `high * 2^exponent` with a sticky bit below, rounded to the nearest `f64`, ties to even.
 fn round(high: u64, sticky: bool, exponent: i32) -> f64 {
-    // Normal numbers keep 53 bits of 64; subnormals fewer.
-    let drop = 11.max(LOWEST - exponent);
-    if drop > 64 {
-        return 0.0;
-    }
-    let drop = drop.cast_unsigned();
-    let (kept, rest) = if drop == 64 { (0, high) } else { (high >> drop, high & ((1 << drop) - 1)) };
+    // Normal numbers keep 53 bits of 64; subnormals fewer. A sum is a multiple of the smallest of
+    // these, so at least one bit is kept.
+    let drop = 11.max(LOWEST - exponent).cast_unsigned();
+    let (kept, rest) = (high >> drop, high & ((1 << drop) - 1));
     let half = 1_u64 << (drop - 1);
     let up = rest > half || (rest == half && (sticky || kept & 1 == 1));
     let mantissa = kept + u64::from(up);
     // Exact: the mantissa has at most 53 bits, or is 2^53.
-    let power = exponent + drop.cast_signed();
-    if power + 53 > 1024 && (power + 53 > 1025 || mantissa >= 1 << 52) && power > 971 {
-        return f64::INFINITY;
-    }
-    scale(mantissa, power)
+    scale(mantissa, exponent + drop.cast_signed())
 }
 
 /// `mantissa * 2^power`, where the result is exact or overflows.
 fn scale(mantissa: u64, power: i32) -> f64 {
-    if mantissa == 0 {
-        return 0.0;
-    }
     if mantissa < 1 << 52 {
         // Subnormal: `power` is LOWEST.
         return f64::from_bits(mantissa);
     }
-    let (mantissa, power) = if mantissa == 1 << 53 { (1 << 52, power + 1) } else { (mantissa, power) };
-    let biased = power - LOWEST + 1;
+    // 2^53 is the next power of two, and its fraction is zero too.
+    let biased = power + i32::from(mantissa == 1 << 53) - LOWEST + 1;
     if biased >= 0x7FF {
         return f64::INFINITY;
     }
@@ -254,12 +237,73 @@ mod tests {
         assert_eq!(sum(&[(-4_294_967_296.0, 1), (4_294_967_296.0, 1), (-3.0, 1)]), -3.0);
     }
 
+    /// What is not finite is counted beside the sum, also where sums are added up, so that it can be
+    /// taken back.
+    #[test]
+    fn what_is_not_finite_can_be_taken_back() {
+        const NAN: f64 = f64::NAN;
+        const INF: f64 = f64::INFINITY;
+        for (values, expected) in [
+            (&[(NAN, 1), (1.0, 1)][..], NAN),
+            (&[(NAN, 2), (NAN, -1)], NAN),
+            (&[(NAN, 2), (3.0, 1), (NAN, -2)], 3.0),
+            (&[(INF, 2), (5.0, 1), (INF, -1)], INF),
+            (&[(-INF, 1), (5.0, 1)], -INF),
+            (&[(-INF, 2), (5.0, 1), (-INF, -2)], 5.0),
+            (&[(INF, 1), (-INF, 1)], NAN),
+            (&[(INF, 1), (-INF, 2), (-INF, -2)], INF),
+            (&[(INF, 2), (-INF, 1), (INF, -2)], -INF),
+        ] {
+            let mut total = ExactSum::default();
+            for &(value, weight) in values {
+                let mut one = ExactSum::default();
+                one.add(value, weight);
+                total.add_sum(&one);
+            }
+            assert_eq!(
+                (sum(values).to_string(), total.value().to_string()),
+                (expected.to_string(), expected.to_string())
+            );
+        }
+    }
+
+    #[test]
+    fn many_times_a_value() {
+        assert_eq!(sum(&[(1.5, 1 << 40)]), 1.5 * 2_f64.powi(40));
+        assert_eq!(sum(&[(-1.0, (1 << 40) + 1), (1.0, 1 << 40)]), -1.0);
+    }
+
+    /// A sum keeps the digits that it needs, and none when it is zero.
+    #[test]
+    fn digits_in_use_are_kept() {
+        let mut total = ExactSum::default();
+        total.add(1e300, 1);
+        total.add(1e-300, 1);
+        assert_eq!(total.heap_bytes(), 8 * total.digits.capacity());
+        assert!(total.digits.len() > 60, "from the lowest to the highest");
+        total.add(1e300, -1);
+        assert!(total.digits.len() < 4, "{:?}", total.digits);
+        total.add(1e-300, -1);
+        assert!(total.digits.is_empty());
+    }
+
     #[test]
     fn rounds_once_ties_to_even() {
         let big = 9_007_199_254_740_992.0; // 2^53
         assert_eq!(sum(&[(big, 1), (1.0, 1)]), big);
         assert_eq!(sum(&[(big, 1), (1.0, 1), (f64::MIN_POSITIVE, 1)]), big + 2.0);
         assert_eq!(sum(&[(big, 1), (3.0, 1)]), big + 4.0);
+        // Up to the next power of two, and from the largest value beyond all of them.
+        assert_eq!(sum(&[(big - 1.0, 1), (0.5, 1), (0.25, 1)]), big);
+        assert_eq!(sum(&[(f64::MAX, 1), (2_f64.powi(969), 1)]), f64::MAX);
+        assert_eq!(sum(&[(f64::MAX, 1), (2_f64.powi(970), 1)]), f64::INFINITY);
+        // However little there is below a tie decides it, wherever its digits are cut.
+        for (low, by) in (1..80).flat_map(|low| (0..32).map(move |by| (low, 2_f64.powi(by)))) {
+            let little = 2_f64.powi(-low) * by;
+            assert_eq!(sum(&[(big * by, 1), (by, 1), (little, 1)]), (big + 2.0) * by, "2^-{low} * {by}");
+            assert_eq!(sum(&[(big * by, 1), (by, 1), (little, -1)]), big * by, "2^-{low} * {by}");
+            assert_eq!(sum(&[(big * by, -1), (by, -1), (little, -1)]), -(big + 2.0) * by, "2^-{low} * {by}");
+        }
     }
 
     proptest! {

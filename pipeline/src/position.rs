@@ -125,11 +125,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn positions_read_as_they_are_written() {
+        assert_eq!((Epoch(3).next(), Epoch(3).to_string()), (Epoch(4), "3".to_owned()));
+        assert_eq!(
+            (Lsn(0x1_016B_3748).to_string(), "1/16B3748".parse()),
+            ("1/16B3748".to_owned(), Ok(Lsn(0x1_016B_3748)))
+        );
+        let offsets = Offsets([(0, 42), (1, 7)].into());
+        assert_eq!((offsets.to_string(), "0:42,1:7".parse()), ("0:42,1:7".to_owned(), Ok(offsets.clone())));
+        assert_eq!(Mark::Lsn(Lsn(0x16B_3748)).to_string(), "0/16B3748");
+        assert_eq!(Mark::Offsets(offsets).to_string(), "0:42,1:7");
+    }
+
+    #[test]
     fn an_lsn_that_is_none_is_refused() {
         for text in ["", "16B3748", "0/xyz", "0/1FFFFFFFF", "-1/0"] {
             assert_eq!(text.parse::<Lsn>(), Err(BadLsn(text.to_owned())));
         }
     }
+
     #[test]
     fn offsets_that_are_none_are_refused() {
         assert_eq!("".parse(), Ok(Offsets::default()));

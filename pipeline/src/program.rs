@@ -38,7 +38,7 @@ use crate::state::{Handle, Size, State, StateError, StoreName};
 use crate::table::{Beside, Table, TableCopy, TableDelta, removal};
 
 /// Changed rows that go through the program in one step; more are cut up.
-const STEP_ROWS_MAX: usize = 65_536;
+const STEP_ROWS_MAX: usize = if cfg!(test) { 16_384 } else { 65_536 };
 
 /// A source table of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -402,7 +402,7 @@ impl Program {
         let mut step: Vec<(TableId, Changes)> = Vec::new();
         let mut rows = 0;
         for (table, changes) in changes {
-            if changes.ops.contains(&Op::Truncate) && self.table_rows(*table) > STEP_ROWS_MAX {
+            if truncates(changes) && self.table_rows(*table) > STEP_ROWS_MAX {
                 self.step(&std::mem::take(&mut step))?;
                 rows = 0;
                 self.apply_with_truncation(*table, changes)?;
@@ -454,6 +454,8 @@ impl Program {
     }
 
     fn step(&mut self, changes: &[(TableId, Changes)]) -> Result<(), StepError> {
+        let rows: usize = changes.iter().map(|(_, changes)| changes.ops.len()).sum();
+        debug_assert!(rows <= STEP_ROWS_MAX, "a step is bounded");
         let mut tables: Vec<TableId> = Vec::new();
         changes.iter().for_each(|(table, _)| {
             if !tables.contains(table) {
@@ -468,6 +470,10 @@ impl Program {
             let node = self.node(table);
             let Body::Table(body) = &self.running.nodes[node].body else { continue };
             let held = self.running.nodes[node].kept.map(|kept| self.running.state.get(kept));
+            debug_assert!(
+                held.is_none_or(|held| held.len() <= 2 * STEP_ROWS_MAX) || !of_table.iter().any(|part| truncates(part)),
+                "a large table is emptied in steps of its own"
+            );
             let deltas = body.apply(held, &of_table).map_err(|cause| self.running.failed(node)(cause.into()))?;
             said.extend(deltas.into_iter().map(|delta| (node, delta)));
         }
@@ -651,12 +657,6 @@ impl Program {
         Ok(out)
     }
 
-    /// How many operators, tables and arrangements there are.
-    #[must_use]
-    pub fn node_count(&self) -> usize {
-        self.running.nodes.len()
-    }
-
     /// Rows that a projection withholds, with a reason where there are any.
     #[must_use]
     pub fn withheld(&self, id: ProjectionId) -> Withheld {
@@ -736,6 +736,10 @@ impl Program {
     }
 }
 
+fn truncates(changes: &Changes) -> bool {
+    changes.ops.contains(&Op::Truncate)
+}
+
 /// Changes in parts of so many rows; an old key stays with its update.
 fn cut(changes: &Changes, rows_max: usize) -> Vec<Changes> {
     let mut parts = Vec::new();
@@ -766,8 +770,13 @@ fn slice(changes: &Changes, rows: Range<usize>) -> Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Client, INT, Kit, changes, schema};
-    use crate::{AggregateCall, AggregateKind, Dataflow};
+    use crate::arrangement::NullKeys;
+    use crate::testing::{Client, INT, Kit, RowFn, TEXT, changes, orders, schema, transaction};
+    use crate::{AggregateCall, AggregateKind, Dataflow, ExprError, JoinKind, JoinSide, NodeId, Recompute};
+    use arrow::array::{ArrayRef, Int64Array, StringArray};
+    use expect_test::expect;
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     fn counted(kit: &mut Kit, name: &str) {
         let input = kit.all(kit.o);
@@ -784,9 +793,43 @@ mod tests {
         kit.dataflow.serve(name, &served, ProjectionKey::Derived(vec![0]));
     }
 
-    fn serve(kit: &mut Kit, name: &str, node: crate::NodeId, key: ProjectionKey) {
+    fn serve(kit: &mut Kit, name: &str, node: NodeId, key: ProjectionKey) {
         let input = kit.all(node);
         kit.dataflow.serve(name, &input, key);
+    }
+
+    /// How many rows a node has, worked out anew each time.
+    fn recounted(kit: &mut Kit, name: &str, node: NodeId) {
+        struct Rows;
+
+        impl Recompute for Rows {
+            fn recompute(&mut self, inputs: &[RecordBatch]) -> Result<RecordBatch, ExprError> {
+                let rows = i64::try_from(inputs[0].num_rows()).unwrap_or_default();
+                let one: ArrayRef = Arc::new(Int64Array::from(vec![rows]));
+                RecordBatch::try_new(schema(&[("rows", INT)]), vec![one]).map_err(ExprError::from)
+            }
+        }
+
+        let input = kit.all(node);
+        let node = kit.dataflow.whole(name.to_owned(), &[input], schema(&[("rows", INT)]), Box::new(Rows), name);
+        serve(kit, name, node, ProjectionKey::WholeRow);
+    }
+
+    /// Orders of more than nothing.
+    fn paid(kit: &mut Kit) -> NodeId {
+        let positive = RowFn::new(&[2], |row| Ok(row[0].map(|n| i64::from(n > 0)))).boolean();
+        let input = kit.all(kit.o);
+        kit.dataflow.filter("n > 0".to_owned(), &input, Box::new(positive), "n > 0", &[0])
+    }
+
+    /// Names of customers, with the numbers of their orders.
+    fn names(kit: &mut Kit, orders: NodeId) -> NodeId {
+        let sides = (
+            kit.dataflow.arrange(kit.c, vec![0], NullKeys::NeverMatch),
+            kit.dataflow.arrange(orders, vec![1], NullKeys::NeverMatch),
+        );
+        let columns = vec![(JoinSide::Left, 1), (JoinSide::Right, 0)];
+        kit.dataflow.join("of".into(), JoinKind::Inner, sides, columns, schema(&[("name", TEXT), ("o", INT)]))
     }
 
     fn flow(build: impl FnOnce(&mut Kit)) -> Dataflow {
@@ -887,6 +930,121 @@ mod tests {
         assert_eq!(published(&mut program), [("counts".to_owned(), "+(1, 2)".to_owned())].into());
     }
 
+    /// What is recomputed waits for its own tables, not for those of another.
+    #[test]
+    fn what_is_recomputed_waits_for_its_tables() {
+        let mut program = Program::new(flow(|kit| {
+            recounted(kit, "orders", kit.o);
+            recounted(kit, "customers", kit.c);
+        }))
+        .expect("a program");
+        published(&mut program);
+        let customers = program.table_id("c").expect("c");
+        apply(&mut program, "+c(1, ann) +o(7, 1, 5)");
+        let ready = program.publish_where(|table| table == customers).expect("an epoch");
+        assert_eq!(ready.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [program.projection_id("customers").unwrap()]);
+        assert_eq!(published(&mut program), [("orders".to_owned(), "-(0) +(1)".to_owned())].into());
+    }
+
+    /// Rows are kept while somebody looks them up, made from what the node has put out before, and
+    /// are gone when nobody does.
+    #[test]
+    fn rows_are_kept_for_those_who_look_them_up() {
+        let filtered = || {
+            flow(|kit| {
+                let paid = paid(kit);
+                serve(kit, "paid", paid, ProjectionKey::Derived(vec![0]));
+            })
+        };
+        let joined = || {
+            flow(|kit| {
+                let paid = paid(kit);
+                serve(kit, "paid", paid, ProjectionKey::Derived(vec![0]));
+                let names = names(kit, paid);
+                serve(kit, "names", names, ProjectionKey::WholeRow);
+            })
+        };
+        let kept = |program: &Program| {
+            let of_rows = program.sizes().into_iter().filter(|(_, size)| size.name.part == "rows");
+            of_rows.map(|(label, size)| format!("{label}: {}", size.rows)).collect::<Vec<_>>()
+        };
+        let mut program = Program::new(filtered()).expect("a program");
+        apply(&mut program, "+c(1, ann) +o(7, 1, 5) +o(8, 1, 0) +o(9, 1, 1)");
+        assert_eq!(published(&mut program)["paid"], "+(7, 1, 5) +(9, 1, 1)");
+        assert_eq!(kept(&program), ["table c: 1", "table o: 3", "table l: 0"]);
+        for _ in 0..2 {
+            program.reconcile(joined()).expect("another dataflow");
+            assert_eq!(published(&mut program), [("names".to_owned(), "+(ann, 7) +(ann, 9)".to_owned())].into());
+            assert_eq!(kept(&program), ["table c: 1", "table o: 3", "table l: 0", "n > 0: 2"]);
+            apply(&mut program, "-o(9)");
+            assert_eq!(published(&mut program)["names"], "-(ann, 9)");
+            program.reconcile(filtered()).expect("another dataflow");
+            assert_eq!(kept(&program), ["table c: 1", "table o: 2", "table l: 0"]);
+            apply(&mut program, "+o(9, 1, 1)");
+            assert_eq!(published(&mut program)["paid"], "+(9, 1, 1)");
+        }
+    }
+
+    #[test]
+    fn keys_of_other_types_do_not_join() {
+        let built = Program::new(flow(|kit| {
+            let sides = (
+                kit.dataflow.arrange(kit.c, vec![1], NullKeys::NeverMatch),
+                kit.dataflow.arrange(kit.o, vec![1], NullKeys::NeverMatch),
+            );
+            assert_eq!((kit.dataflow.key_types(sides.0), kit.dataflow.key_types(sides.1)), (vec![TEXT], vec![INT]));
+            assert!(kit.dataflow.key_types(kit.c).is_empty(), "it is not arranged");
+            let columns = vec![(JoinSide::Left, 0)];
+            kit.dataflow.join("mixed".to_owned(), JoinKind::Inner, sides, columns, schema(&[("id", INT)]));
+        }));
+        let error = built.err().expect("an error");
+        assert_eq!(error.to_string(), "mixed failed");
+    }
+
+    /// A tree, with what each operator costs and holds. An index on a table's own key holds nothing.
+    #[test]
+    fn a_projection_is_explained() {
+        let mut program = Program::new(flow(|kit| {
+            let paid = paid(kit);
+            let names = names(kit, paid);
+            serve(kit, "names", names, ProjectionKey::WholeRow);
+            recounted(kit, "recounted", names);
+            serve(kit, "log", kit.l, ProjectionKey::WholeRow);
+        }))
+        .expect("a program");
+        apply(&mut program, "+c(1, ann) +o(7, 1, 5) +o(8, 1, 0)");
+        published(&mut program);
+        let explained = |name: &str| program.explain(program.projection_id(name).expect("a projection"));
+        expect![[r#"
+            recounted                    whole  1 rows, 1 KiB
+              of  (shared by 2)          delta  1 rows, 1 KiB
+                arrange by id (its key)  delta
+                  table c                delta  1 rows, 1 KiB
+                arrange by c             delta
+                  n > 0                  delta  1 rows, 1 KiB
+                    table o              delta  2 rows, 1 KiB
+        "#]]
+        .assert_eq(&explained("recounted"));
+        expect![[r#"
+            table l  delta
+        "#]]
+        .assert_eq(&explained("log"));
+        let sizes =
+            program.sizes().into_iter().map(|(label, size)| format!("{label}/{}: {}", size.name.part, size.rows));
+        let expected = [
+            "table c/rows: 1",
+            "table o/rows: 2",
+            "table l/rows: 0",
+            "n > 0/rows: 1",
+            "of/rows: 1",
+            "recounted/answer: 1",
+            "names/withheld: 0",
+            "recounted/withheld: 0",
+            "log/withheld: 0",
+        ];
+        assert_eq!(sizes.collect::<Vec<_>>(), expected);
+    }
+
     /// A declared key that two rows have stops its projection, with the key, until one is gone; that
     /// it is over is said even when nothing else changed.
     #[test]
@@ -936,15 +1094,24 @@ mod tests {
             Program::new(flow(|kit| serve(kit, "p", kit.c, ProjectionKey::Derived(vec![0])))).expect("a program");
         apply(&mut program, "+c(1, ann) +c(2, bob)");
         published(&mut program);
-        apply(&mut program, "~c(1, eve) -c(2) +c(3, x)");
-        apply(&mut program, "~c(1, eva)");
-        let all = program.publish().expect("an epoch");
-        let [(_, Published::Diff(parts))] = &all[..] else { panic!("one diff") };
-        let rows = crate::testing::show(&parts[0].batch);
-        let row = |at: Option<u32>| at.map_or("", |at| &rows[at as usize]);
-        let mut pairs: Vec<(&str, &str)> = parts[0].pairs.iter().map(|pair| (row(pair.old), row(pair.new))).collect();
-        pairs.sort_unstable();
-        assert_eq!(pairs, [("", "(3, x)"), ("(1, ann)", "(1, eva)"), ("(2, bob)", "")]);
+        let mut pairs = |steps: &[&str]| {
+            steps.iter().for_each(|step| apply(&mut program, step));
+            let all = program.publish().expect("an epoch");
+            let [(_, Published::Diff(parts))] = &all[..] else { panic!("one diff") };
+            let of_part = |part: &crate::DiffPart| {
+                let rows = crate::testing::show(&part.batch);
+                let row = |at: Option<u32>| at.map_or(String::new(), |at| rows[at as usize].clone());
+                part.pairs.iter().map(|pair| (row(pair.old), row(pair.new))).collect::<Vec<_>>()
+            };
+            let mut pairs: Vec<(String, String)> = parts.iter().flat_map(of_part).collect();
+            pairs.sort_unstable();
+            pairs.into_iter().map(|(old, new)| format!("{old}->{new}")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(pairs(&["~c(1, eve) -c(2) +c(3, x)", "~c(1, eva)"]), "->(3, x) (1, ann)->(1, eva) (2, bob)->");
+        assert_eq!(pairs(&["~c(1, bea) -c(3)"]), "(1, eva)->(1, bea) (3, x)->", "in one step");
+        assert_eq!(pairs(&["-c(1)"]), "(1, bea)->");
+        assert_eq!(pairs(&["+c(4, y)", "+c(5, z)"]), "->(4, y) ->(5, z)");
+        assert_eq!(pairs(&["-c(4)", "-c(5)"]), "(4, y)-> (5, z)->");
     }
 
     #[test]
@@ -965,43 +1132,62 @@ mod tests {
         };
         assert_eq!(parts(2), [(vec![Op::Insert], vec![]), (vec![Op::OldKey, Op::Update], vec![(1, 1)])]);
         assert_eq!(parts(3).len(), 1);
+        whole = Changes { ops: vec![Op::Update; 3], unchanged: vec![(0, 1), (1, 0), (1, 1), (2, 1)], ..whole };
+        let parts: Vec<_> = cut(&whole, 1).into_iter().map(|part| part.unchanged).collect();
+        assert_eq!(parts, [vec![(0, 1)], vec![(0, 0), (0, 1)], vec![(0, 1)]], "each row's own");
     }
 
     /// A transaction of more rows than a step is cut up, and is one epoch all the same.
     #[test]
     fn a_large_transaction_is_one_epoch() {
         let mut program = Program::new(flow(|kit| counted(kit, "counts"))).expect("a program");
-        let rows = STEP_ROWS_MAX * 2 + 5;
-        let ints = |of: fn(i64) -> i64| -> arrow::array::ArrayRef {
-            std::sync::Arc::new(
-                (0..i64::try_from(rows).unwrap_or_default()).map(of).collect::<arrow::array::Int64Array>(),
-            )
-        };
-        let batch = RecordBatch::try_from_iter_with_nullable([
-            ("id", ints(|i| i), true),
-            ("c", ints(|_| 1), true),
-            ("n", ints(|i| i), true),
-        ]);
-        let changes = Changes { rows: batch.expect("orders"), ops: vec![Op::Insert; rows], unchanged: Vec::new() };
+        let rows = STEP_ROWS_MAX * 3 + 5;
         let table = program.table_id("o").expect("orders");
-        program.apply(&[(table, changes)]).expect("steps");
+        program.apply(&[(table, orders(Op::Insert, rows, 1))]).expect("steps");
         assert_eq!(program.table_rows(table), rows);
         assert_eq!(published(&mut program)["counts"], format!("+(1, {rows})"));
         // All of them go in steps of bounded size too, and what comes before and after stays in order.
-        let parts = changes_of(&program, "+o(999999, 1, 1) !o(0) +o(1, 2, 2) +o(2, 2, 2)");
-        program.apply(&[(table, parts)]).expect("steps");
+        let parts = transaction(&program, "+o(999999, 1, 1) !o(0) +o(1, 2, 2) +o(2, 2, 2)");
+        program.apply(&[parts]).expect("steps");
         assert_eq!(
             (program.table_rows(table), published(&mut program)["counts"].as_str()),
             (2, &*format!("-(1, {rows}) +(2, 2)"))
         );
     }
 
-    /// Changes of one table, as one transaction tells them.
-    fn changes_of(program: &Program, text: &str) -> Changes {
-        let parts = changes(program, text);
-        let rows = arrow::compute::concat_batches(&parts[0].1.rows.schema(), parts.iter().map(|(_, part)| &part.rows));
-        let ops = parts.iter().flat_map(|(_, part)| part.ops.clone()).collect();
-        Changes { rows: rows.expect("one table"), ops, unchanged: Vec::new() }
+    /// A source tells a transaction in many batches: they share steps, and a step is never too large.
+    #[test]
+    fn batches_share_steps() {
+        let mut program = Program::new(flow(|kit| counted(kit, "counts"))).expect("a program");
+        let table = program.table_id("o").expect("orders");
+        let (half, most) = (STEP_ROWS_MAX / 2, STEP_ROWS_MAX - 10);
+        let batches = [half, half, most, 20, most, half, STEP_ROWS_MAX + 5, most];
+        let batch = |(customer, rows): (i64, &usize)| (table, orders(Op::Insert, *rows, customer));
+        program.apply(&(1..).zip(&batches).map(batch).collect::<Vec<_>>()).expect("steps");
+        assert_eq!(published(&mut program)["counts"], format!("+(7, 15) +(8, {most})"), "the last word counts");
+    }
+
+    /// Rows that are told apart only by all of them go in steps of bounded size too.
+    #[test]
+    fn a_large_bag_is_emptied() {
+        let mut program = Program::new(flow(|kit| serve(kit, "l", kit.l, ProjectionKey::WholeRow))).expect("a program");
+        let table = program.table_id("l").expect("the table");
+        let rows = STEP_ROWS_MAX * 2 + 2;
+        let numbers = Int64Array::from_iter_values((0_i64..).take(rows).map(|i| i / 2 * 2));
+        let columns: Vec<ArrayRef> = vec![Arc::new(numbers), Arc::new(StringArray::from(vec!["x"; rows]))];
+        let batch = RecordBatch::try_new(program.running.nodes[program.node(table)].schema.clone(), columns);
+        let changes = Changes { rows: batch.expect("rows"), ops: vec![Op::Insert; rows], unchanged: Vec::new() };
+        program.apply(&[(table, changes)]).expect("steps");
+        assert_eq!(program.table_rows(table), STEP_ROWS_MAX + 1, "each stands twice");
+        published(&mut program);
+        let before = transaction(&program, "+l(1, y) !l(0) +l(2, z)");
+        program.apply(&[before]).expect("steps");
+        let all = program.publish().expect("an epoch");
+        let [(_, Published::Diff(parts))] = &all[..] else { panic!("one diff") };
+        let mut weights: BTreeMap<i64, usize> = BTreeMap::new();
+        parts.iter().flat_map(|part| &part.weights).for_each(|weight| *weights.entry(*weight).or_default() += 1);
+        assert_eq!(weights, [(-2, STEP_ROWS_MAX + 1), (1, 1)].into());
+        assert_eq!(program.table_rows(table), 1);
     }
 
     #[test]

@@ -117,7 +117,7 @@ pub(crate) struct Projection {
 }
 
 /// Unpublished rows that are let be.
-const CONSOLIDATE_ROWS_MIN: usize = if cfg!(test) { 8 } else { 1 << 20 };
+const CONSOLIDATE_ROWS_MIN: usize = if cfg!(test) { 8 } else { 1_048_576 };
 
 /// Withheld rows that are told in order.
 const SORTED_ROWS_MAX: usize = 10_000;
@@ -412,4 +412,105 @@ fn paired(rows: &[(Place, i64)], keys: &[EncodedRows]) -> Vec<[Option<(Place, i6
         *place = Some(((delta, row), weight));
     }
     pairs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fingerprint::Fingerprint;
+    use crate::state::StoreName;
+    use crate::testing::{INT, check, schema, show};
+    use arrow::array::Int64Array;
+    use expect_test::expect;
+    use std::sync::Arc;
+
+    /// A projection of a table of keys and numbers.
+    fn projection(key: ProjectionKey) -> (Projection, State) {
+        let mut state = State::default();
+        let name = |part| StoreName { of: Fingerprint(7), part };
+        let withheld = state.add(name("withheld"), Keyed::default());
+        let view = View::new(schema(&[("k", INT), ("n", INT)]), &[0, 1], 2);
+        (Projection::new(view, key, None, withheld).expect("a projection"), state)
+    }
+
+    fn delta(rows: &[(i64, i64, i64)]) -> Delta {
+        let column = |of: fn(&(i64, i64, i64)) -> i64| -> arrow::array::ArrayRef {
+            Arc::new(rows.iter().map(|row| Some(of(row))).collect::<Int64Array>())
+        };
+        let columns = vec![column(|row| row.0), column(|row| row.1)];
+        let batch = RecordBatch::try_new(schema(&[("k", INT), ("n", INT)]), columns).expect("two columns");
+        Delta::new(batch, rows.iter().map(|row| row.2).collect())
+    }
+
+    /// What waits to be published is consolidated once it is more than what stands, and not before:
+    /// each time at twice the rows that are left.
+    #[test]
+    fn what_waits_is_bounded() {
+        let (mut projection, mut state) = projection(ProjectionKey::WholeRow);
+        let mut waiting = |rows: &[(i64, i64, i64)]| {
+            for row in rows {
+                projection.apply(&delta(&[*row]), &mut state).expect("its columns");
+            }
+            projection.unpublished.iter().map(Delta::len).sum::<usize>()
+        };
+        let come: Vec<_> = (0..10).map(|k| (k, 0, 1)).collect();
+        assert_eq!(waiting(&come), 10, "what only comes is let be");
+        assert_eq!(waiting(&[(9, 0, -1)]), 9, "ten and one, of which two are nothing");
+        let turn = |times: i64| (0..times).flat_map(|i| [(0, i, -1), (0, i + 1, 1)]).collect::<Vec<_>>();
+        assert_eq!(waiting(&turn(4)), 9 + 8);
+        assert_eq!(waiting(&[(50, 0, 1)]), 18, "twice nine is not too many");
+        assert_eq!(waiting(&[(51, 0, 1)]), 11);
+        projection.publish().expect("an epoch");
+        let mut waiting = |rows: &[(i64, i64, i64)]| {
+            for row in rows {
+                projection.apply(&delta(&[*row]), &mut state).expect("its columns");
+            }
+            projection.unpublished.len()
+        };
+        assert_eq!(waiting(&come), 10, "an epoch begins anew");
+        let (mut few, mut state) = self::projection(ProjectionKey::WholeRow);
+        for row in [(1, 0, 1), (1, 0, -1)].repeat(4) {
+            few.apply(&delta(&[row]), &mut state).expect("its columns");
+        }
+        assert_eq!(few.unpublished.len(), 8, "eight are few");
+    }
+
+    /// Rows of one key stand side by side, whatever their order was; a row that came and went is not
+    /// among them.
+    #[test]
+    fn a_part_has_its_rows_in_order_of_their_keys() {
+        let published = |key: ProjectionKey, deltas: &[Delta]| {
+            let (mut projection, mut state) = projection(key);
+            deltas.iter().for_each(|delta| projection.apply(delta, &mut state).expect("its columns"));
+            let Some(Published::Diff(parts)) = projection.publish().expect("an epoch") else { return Vec::new() };
+            let rows = |part: &DiffPart| show(&part.batch).into_iter().zip(part.weights.clone()).collect::<Vec<_>>();
+            parts.iter().flat_map(rows).map(|(row, weight)| format!("{weight:+}{row}")).collect::<Vec<_>>()
+        };
+        let crossed = delta(&[(1, 0, -1), (2, 0, -1), (1, 5, 1), (2, 6, 1)]);
+        let keyed = ProjectionKey::Derived(vec![0]);
+        assert_eq!(
+            published(keyed.clone(), &[crossed.clone().net()]),
+            ["-1(1, 0)", "+1(1, 5)", "-1(2, 0)", "+1(2, 6)"]
+        );
+        assert_eq!(published(keyed.clone(), &[crossed]), ["-1(1, 0)", "+1(1, 5)", "-1(2, 0)", "+1(2, 6)"]);
+        let came_and_went = [delta(&[(1, 0, 1), (2, 0, 1), (2, 0, -1)])];
+        assert_eq!(published(keyed, &came_and_went), ["+1(1, 0)"]);
+        assert_eq!(published(ProjectionKey::WholeRow, &came_and_went), ["+1(1, 0)"]);
+        let again = [delta(&[(1, 0, 1)]), delta(&[(1, 0, 2), (2, 0, 1)])];
+        assert_eq!(published(ProjectionKey::WholeRow, &again), ["+3(1, 0)", "+1(2, 0)"]);
+    }
+
+    /// `SELECT FROM t` has rows, though no columns.
+    #[test]
+    fn rows_without_columns_are_counted() {
+        check(
+            |kit| kit.some(kit.l, &[]),
+            "+l(1, x) +l(2, y) | +l(3, z); -l(2, y); -l(1, x) -l(3, z)",
+            &expect![[r#"
+                1: +3()
+                2: -()
+                3: -2()
+            "#]],
+        );
+    }
 }

@@ -760,6 +760,15 @@ mod tests {
     }
 
     #[test]
+    fn rows_follow_one_another() {
+        let mut rows = EncodedRows::default();
+        assert!(rows.is_empty());
+        [&b"one"[..], b"", b"three"].iter().for_each(|row| rows.push(row));
+        assert_eq!((rows.len(), rows.is_empty()), (3, false));
+        assert_eq!(rows.iter().collect::<Vec<_>>(), [&b"one"[..], b"", b"three"]);
+    }
+
+    #[test]
     fn texts_that_differ_only_in_where_they_are_cut_differ() {
         let row = |a: &str, b: &str| {
             let text = |text: &str| -> ArrayRef { Arc::new(StringArray::from(vec![text])) };

@@ -607,8 +607,10 @@ mod tests {
         let a = store.insert(b"a", b"1", 5);
         let b = store.insert(b"b", b"2", 6);
         assert_eq!((store.find(b"a"), store.find(b"b"), store.find(b"c")), (Some(a), Some(b), None));
-        store.set_payload(a, b"longer");
-        assert_eq!((store.key(a), store.payload(a), *store.value(a)), (&b"a"[..], &b"longer"[..], 5));
+        for payload in [&b"3"[..], b"12", b"1234", b"12345678", b"", b"longer"] {
+            store.set_payload(a, payload);
+            assert_eq!((store.key(a), store.payload(a), *store.value(a)), (&b"a"[..], payload, 5));
+        }
         store.remove(a);
         assert_eq!(store.find(b"a"), None);
         assert_eq!(store.insert(b"c", b"", 1), a, "a free number is taken again");
@@ -632,16 +634,47 @@ mod tests {
         assert_eq!(store.find_each(&keys), each);
     }
 
+    /// A value with bytes of its own.
+    #[derive(Debug, Default, PartialEq)]
+    struct Text(String);
+
+    impl Value for Text {
+        fn write(&self, out: &mut Vec<u8>) {
+            write_bytes(out, self.0.as_bytes());
+        }
+
+        fn read(from: &mut Reader<'_>) -> Option<Text> {
+            Some(Text(std::str::from_utf8(from.bytes()?).ok()?.to_owned()))
+        }
+
+        fn heap_bytes(&self) -> usize {
+            self.0.len()
+        }
+    }
+
+    /// Bytes are those of keys, payloads and what values hold; besides that an entry costs 32 bytes
+    /// and its value, and a place to find it by costs five.
     #[test]
     fn bytes_are_those_of_the_rows() {
         let mut store = Keyed::<i64>::default();
-        let fixed = |store: &Keyed<i64>| store.bytes() - store.bytes;
+        let own = |store: &Keyed<i64>| store.bytes() - 32 * store.entries.capacity() - 5 * store.places.capacity();
         let a = store.insert(b"key", b"payload", 1);
-        assert_eq!(store.bytes(), fixed(&store) + 10);
+        assert_eq!(own(&store), 10);
+        assert!(store.entries.capacity() > 0 && store.places.capacity() > 0);
         store.set_payload(a, b"p");
-        assert_eq!(store.bytes(), fixed(&store) + 4);
+        assert_eq!(own(&store), 4);
         store.remove(a);
-        assert_eq!(store.bytes(), fixed(&store));
+        assert_eq!(own(&store), 0);
+
+        let mut texts = Keyed::<Text>::default();
+        let a = texts.insert(b"key", b"payload", Text("four".to_owned()));
+        assert_eq!(texts.bytes, 14);
+        for (text, bytes) in [("seventeen letters", 27), ("", 10), ("six", 13)] {
+            texts.edit(a, |value| value.0 = text.to_owned());
+            assert_eq!(texts.bytes, bytes);
+        }
+        texts.remove(a);
+        assert_eq!(texts.bytes, 0);
     }
 
     #[test]
@@ -661,6 +694,13 @@ mod tests {
         assert_eq!(changed, [b"a", b"b", b"c", b"e"]);
         store.mark();
         assert_eq!(store.changed(), Some(vec![]));
+        // State that is read in its place counts as changed, all of it.
+        let mut written = Vec::new();
+        store.write(&mut written);
+        store.clear();
+        assert_eq!(store.changed(), Some(vec![]));
+        store.read(&mut Reader(&written)).expect("entries");
+        assert_eq!(store.changed().map(|keys| keys.len()), Some(4));
     }
 
     #[test]
@@ -688,5 +728,36 @@ mod tests {
         assert!(fresh().read(&[&bytes[..], b"x"].concat()).is_err());
         bytes[4] = 9;
         assert_eq!(fresh().read(&bytes), Err(StateError::Version { found: 9 }));
+    }
+
+    #[test]
+    fn stores_are_told_by_name_and_size() {
+        let mut state = State::default();
+        let (a, b) = (state.add(name("a"), Keyed::<i64>::default()), state.add(name("b"), Keyed::<i64>::default()));
+        state.get_mut(a).add(b"k", 1);
+        state.get_mut(a).add(b"l", 1);
+        state.get_mut(b).add(b"k", 1);
+        let sizes: Vec<(String, usize)> = state.sizes().iter().map(|size| (size.name.to_string(), size.rows)).collect();
+        let seven = "00000000000000000000000000000007";
+        assert_eq!(sizes, [(format!("{seven}/a"), 2), (format!("{seven}/b"), 1)]);
+        assert!(state.sizes().iter().all(|size| size.bytes > size.rows));
+        assert_eq!(format!("{b:?}"), "store 1");
+    }
+
+    /// An entry must have a key of its own.
+    #[test]
+    fn entries_that_can_not_have_been_written_are_refused() {
+        let read = |keys: &[&[u8]]| {
+            let mut written = i64::try_from(keys.len()).unwrap_or_default().to_le_bytes().to_vec();
+            for key in keys {
+                write_bytes(&mut written, key);
+                write_bytes(&mut written, b"payload");
+                7_i64.write(&mut written);
+            }
+            Keyed::<i64>::default().read(&mut Reader(&written))
+        };
+        assert_eq!(read(&[b"a", b"b"]), Some(()));
+        assert_eq!(read(&[b"a", b"a"]), None, "twice the same");
+        assert_eq!(read(&[b""]), None, "no key");
     }
 }

@@ -357,7 +357,7 @@ impl<'a> KeyedStep<'a> {
         let is_new = |(i, touched): (usize, &Touched)| {
             touched.held.is_none() && matches!(touched.now, Now::Row(place) if place == (0, i))
         };
-        !self.truncated && self.touched.len() == changes.ops.len() && self.touched.iter().enumerate().all(is_new)
+        self.touched.len() == changes.ops.len() && self.touched.iter().enumerate().all(is_new)
     }
 
     fn inserts(&self, table: &Table, changes: &Changes) -> Result<Vec<TableDelta>, ArrowError> {
@@ -510,7 +510,7 @@ struct NetRows<'a> {
 }
 
 impl<'a> NetRows<'a> {
-    /// The row of a key that goes, and the one that comes.
+    /// The row of a key that goes, and the one that comes; there is at least one of them.
     fn replace(&mut self, old: Option<(u32, &'a [u8])>, new: Option<&'a [u8]>) {
         let mut push = |row: Option<&'a [u8]>, weight: i64| {
             row.map(|row| {
@@ -520,9 +520,7 @@ impl<'a> NetRows<'a> {
             })
         };
         let each = Move { old: push(old.map(|(_, row)| row), -1), new: push(new, 1), held: old.map(|(id, _)| id) };
-        if each.old.is_some() || each.new.is_some() {
-            self.moves.push(each);
-        }
+        self.moves.push(each);
     }
 
     fn count(&mut self, row: &'a [u8], by: i64) {
@@ -595,14 +593,21 @@ fn delta_of(rows: &[&[u8]], weights: Vec<i64>, moves: Option<Vec<Move>>) -> Tabl
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Kit, check};
+    use crate::arrangement::NullKeys;
+    use crate::delta::PIECE_ROWS_MAX;
+    use crate::projection::ProjectionKey;
+    use crate::testing::{Client, INT, Kit, TEXT, check, orders, schema, transaction};
+    use crate::{JoinKind, JoinSide, Program};
+    use arrow::array::{Int64Array, StringArray};
     use expect_test::expect;
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     #[test]
     fn a_table_says_what_is_net() {
         check(
             |kit| kit.all(kit.c),
-            "+c(1, ann) +c(2, bob); +c(1, ann); ~c(1, eve) ~c(1, ann); +c(1, eve) -c(2); <c(1) ~c(3, eve); -c(9); -c(3) +c(3, eve); !c(0) +c(3, eve) +c(4, x); !c(0)",
+            "+c(1, ann) +c(2, bob); +c(1, ann); ~c(1, eve) ~c(1, ann); +c(1, eve) -c(2); <c(1) ~c(3, eve); -c(9); -c(3) +c(3, eve); +c(5, y) !c(0) +c(3, eve) +c(4, x); !c(0)",
             &expect![[r#"
                 1: +(1, ann) +(2, bob)
                 4: -(1, ann) +(1, eve) -(2, bob)
@@ -617,7 +622,7 @@ mod tests {
     fn whole_rows_are_counted() {
         check(
             |kit| kit.all(kit.l),
-            "+l(1, x) +l(1, x) +l(2, _); -l(1, x); -l(7, y) -l(2, _) -l(2, _) +l(2, _); <l(1, x) ~l(1, y); !l(0) +l(1, y) +l(3, z)",
+            "+l(1, x) +l(1, x) +l(2, _); -l(1, x); -l(7, y) -l(2, _) -l(2, _) +l(2, _); <l(1, x) ~l(1, y); +l(1, y) +l(4, w) !l(0) +l(1, y) +l(3, z)",
             &expect![[r#"
                 1: +2(1, x) +(2, _)
                 2: -(1, x)
@@ -628,33 +633,124 @@ mod tests {
     }
 
     /// Values that an update leaves out are those of the row at that moment, also one that came in
-    /// the same batch, also under another key.
+    /// the same batch, also under another key. Where there is no key the log tells all of the old row.
     #[test]
     fn what_an_update_leaves_out_is_filled_in() {
         let mut kit = Kit::new();
-        let input = kit.all(kit.c);
-        kit.dataflow.serve("p", &input, crate::projection::ProjectionKey::Derived(vec![0]));
-        let mut program = crate::Program::new(kit.dataflow).expect("a program");
-        let mut client = crate::testing::Client::default();
+        let inputs = [kit.all(kit.c), kit.all(kit.l)];
+        let both = kit.dataflow.union(&inputs, inputs[0].schema.clone());
+        let input = kit.all(both);
+        kit.dataflow.serve("p", &input, ProjectionKey::WholeRow);
+        let mut program = Program::new(kit.dataflow).expect("a program");
+        let mut client = Client::default();
         let mut play = |text: &str, unchanged: Vec<(u32, u32)>| {
-            let parts: Vec<(crate::TableId, Changes)> = crate::testing::changes(&program, text);
-            let rows =
-                arrow::compute::concat_batches(&parts[0].1.rows.schema(), parts.iter().map(|(_, part)| &part.rows))
-                    .expect("one table");
-            let ops = parts.iter().flat_map(|(_, part)| part.ops.clone()).collect();
-            program.apply(&[(parts[0].0, Changes { rows, ops, unchanged })]).expect("a step");
-            let published = program.publish().expect("an epoch");
-            let parts = published.iter().flat_map(|(_, published)| match published {
-                crate::Published::Diff(parts) => parts.clone(),
-                crate::Published::KeyConflict { .. } => Vec::new(),
-            });
-            client.take(&parts.collect::<Vec<_>>())
+            let (table, changes) = transaction(&program, text);
+            program.apply(&[(table, Changes { unchanged, ..changes })]).expect("a step");
+            client.take(&diff(&mut program))
         };
         assert_eq!(play("+c(1, ann) ~c(1, _)", vec![(1, 1)]), "+(1, ann)");
         assert_eq!(play("<c(1) ~c(2, _)", vec![(1, 1)]), "-(1, ann) +(2, ann)");
         assert_eq!(play("<c(2) ~c(3, _) <c(3) ~c(4, _) ~c(4, _)", vec![(1, 1), (3, 1), (4, 1)]), "-(2, ann) +(4, ann)");
         assert_eq!(play("~c(4, _)", vec![]), "+(4, _) -(4, ann)");
         assert_eq!(play("!c(0) ~c(4, _)", vec![(1, 1)]), "", "of a row that went nothing is left");
+
+        assert_eq!(play("+l(1, x)", vec![]), "+(1, x)");
+        assert_eq!(play("<l(1, x) ~l(2, _)", vec![(1, 1)]), "-(1, x) +(2, x)");
+        assert_eq!(play("<l(2, x) ~l(3, _) <l(3, x) ~l(4, _)", vec![(1, 1), (3, 1)]), "-(2, x) +(4, x)");
+        assert_eq!(play("<l(4, x) ~l(4, _)", vec![]), "+(4, _) -(4, x)", "NULL is what was sent");
+        assert_eq!(play("~l(5, _)", vec![(0, 1)]), "+(5, _)", "nothing is told of an old row");
+    }
+
+    /// What the one projection has to say.
+    fn diff(program: &mut Program) -> Vec<crate::DiffPart> {
+        let published = program.publish().expect("an epoch");
+        let parts = published.into_iter().flat_map(|(_, published)| match published {
+            crate::Published::Diff(parts) => parts,
+            crate::Published::KeyConflict { key } => panic!("a conflict at {key}"),
+        });
+        parts.collect()
+    }
+
+    /// A step of very many rows goes in pieces, and what becomes of them in state is the same: rows
+    /// are found under their new customer and no more under the old one.
+    #[test]
+    fn a_step_of_many_rows_goes_in_pieces() {
+        let rows = PIECE_ROWS_MAX + 5;
+        let mut kit = Kit::new();
+        let sides = (
+            kit.dataflow.arrange(kit.c, vec![0], NullKeys::NeverMatch),
+            kit.dataflow.arrange(kit.o, vec![1], NullKeys::NeverMatch),
+        );
+        let columns = vec![(JoinSide::Left, 1), (JoinSide::Right, 0)];
+        let node = kit.dataflow.join("of".into(), JoinKind::Inner, sides, columns, schema(&[("c", TEXT), ("o", INT)]));
+        let input = kit.all(node);
+        kit.dataflow.serve("p", &input, ProjectionKey::WholeRow);
+        let mut program = Program::new(kit.dataflow).expect("a program");
+        let table = program.table_id("o").expect("orders");
+        let told = |program: &mut Program| {
+            let mut told: BTreeMap<String, i64> = BTreeMap::new();
+            for part in diff(program) {
+                assert!(part.weights.len() <= PIECE_ROWS_MAX);
+                for (row, weight) in crate::testing::show(&part.batch).iter().zip(part.weights) {
+                    *told.entry(row[1..4].to_owned()).or_default() += weight;
+                }
+            }
+            told.into_iter().collect::<Vec<_>>()
+        };
+        let many = i64::try_from(rows).unwrap_or_default();
+        program.apply(&crate::testing::changes(&program, "+c(1, ann) +c(2, bob)")).expect("a step");
+        for (customer, expected) in
+            [(1, vec![("ann", many)]), (2, vec![("ann", -many), ("bob", many)]), (3, vec![("bob", -many)])]
+        {
+            program.apply(&[(table, orders(Op::Insert, rows, customer))]).expect("a step");
+            assert_eq!(told(&mut program), expected.into_iter().map(|(c, n)| (c.to_owned(), n)).collect::<Vec<_>>());
+        }
+        program.apply(&[(table, orders(Op::Delete, rows - 1, 0))]).expect("a step");
+        program.apply(&crate::testing::changes(&program, "+c(3, eve) +o(1, 3, 3)")).expect("a step");
+        assert_eq!(told(&mut program), [("eve".to_owned(), 2)], "the last one and the one that came back");
+    }
+
+    /// Rows of three MiB: two of them make a piece, and the two rows of a key are never apart.
+    #[test]
+    fn pieces_are_bounded_by_bytes() {
+        let columns = schema(&[("id", INT), ("t", TEXT)]);
+        let rows = |ids: Vec<i64>, letter: &str| {
+            let texts: StringArray = ids.iter().map(|_| Some(letter.repeat(3 << 20))).collect();
+            RecordBatch::try_new(columns.clone(), vec![Arc::new(Int64Array::from(ids)), Arc::new(texts)]).expect("rows")
+        };
+        let changes = |op: Op, letter: &str| {
+            [Changes { rows: rows(vec![1, 2, 3], letter), ops: vec![op; 3], unchanged: Vec::new() }]
+        };
+        for identity in [Identity::Key(vec![0]), Identity::WholeRow] {
+            let table = Table::new(columns.clone(), identity.clone());
+            let mut held = Arrangement::new(columns.clone(), identity.key()).expect("an arrangement");
+            let play = |held: &mut Arrangement, changes: &[Changes]| {
+                let deltas = table.apply(Some(held), &changes.iter().collect::<Vec<_>>()).expect("deltas");
+                let sizes: Vec<usize> = deltas.iter().map(|piece| piece.weights.len()).collect();
+                for TableDelta { rows, weights, moves, .. } in deltas {
+                    held.change_rows(rows, weights, moves);
+                }
+                held.fold();
+                (sizes, held.len())
+            };
+            assert_eq!(play(&mut held, &changes(Op::Insert, "a")), (vec![2, 1], 3), "{identity:?}");
+            if table.identity().key().is_some() {
+                assert_eq!(play(&mut held, &changes(Op::Insert, "b")), (vec![2, 2, 2], 3));
+            }
+            // A copy beside them.
+            let (mut copy, mut same) = (Beside::new(), Beside::new());
+            table.gather(&mut copy, &rows(vec![5, 6, 7], "c")).expect("rows");
+            for id in held.ids() {
+                same.rows.insert(held.identity_of(id), held_payload(&held, id), 1);
+            }
+            let differ = |copy: &Beside| {
+                let pieces = table.compare(&held, copy).expect("pieces");
+                pieces.iter().map(|piece| piece.0.len()).collect::<Vec<_>>()
+            };
+            assert_eq!((differ(&copy), differ(&same)), (vec![2, 2, 2], vec![]), "three go, three come");
+            let last = if identity == Identity::WholeRow { "a" } else { "b" };
+            assert_eq!(play(&mut held, &changes(Op::Delete, last)), (vec![2, 1], 0), "{identity:?}");
+        }
     }
 
     /// A table that is only appended to keeps nothing, and can be joined and counted all the same.
@@ -664,8 +760,8 @@ mod tests {
         let schema = kit.dataflow.schema(kit.l).clone();
         let log = kit.dataflow.table("log", schema, Identity::AppendOnly);
         let input = kit.all(log);
-        kit.dataflow.serve("p", &input, crate::projection::ProjectionKey::WholeRow);
-        let mut program = crate::Program::new(kit.dataflow).expect("a program");
+        kit.dataflow.serve("p", &input, ProjectionKey::WholeRow);
+        let mut program = Program::new(kit.dataflow).expect("a program");
         let table = program.table_id("log").expect("the table");
         for _ in 0..2 {
             let rows = crate::testing::changes(&program, "+l(1, x)").remove(0).1;
@@ -691,21 +787,18 @@ mod tests {
         ] {
             let mut kit = Kit::new();
             let input = kit.all(if table == "c" { kit.c } else { kit.l });
-            kit.dataflow.serve("p", &input, crate::projection::ProjectionKey::WholeRow);
-            let mut program = crate::Program::new(kit.dataflow).expect("a program");
+            kit.dataflow.serve("p", &input, ProjectionKey::WholeRow);
+            let mut program = Program::new(kit.dataflow).expect("a program");
             let id = program.table_id(table).expect("the table");
-            let mut client = crate::testing::Client::default();
+            let mut client = Client::default();
             for (rows, expected) in [(first, None), (second, Some(told)), (second, Some(""))] {
                 let mut copy = program.begin_copy(id);
+                assert_eq!(matches!(copy, TableCopy::Straight), expected.is_none(), "into an empty table");
                 for (_, part) in crate::testing::changes(&program, rows) {
                     program.copy(id, &mut copy, part.rows).expect("rows");
                 }
                 program.finish_copy(id, copy).expect("a copy");
-                let mut said = String::new();
-                for (_, published) in program.publish().expect("an epoch") {
-                    let crate::Published::Diff(parts) = published else { panic!("no key") };
-                    said = client.take(&parts);
-                }
+                let said = client.take(&diff(&mut program));
                 if let Some(expected) = expected {
                     let sorted = |text: &str| {
                         let mut words: Vec<String> =

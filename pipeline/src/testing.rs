@@ -16,7 +16,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use expect_test::Expect;
 
-use crate::projection::ProjectionKey;
+use crate::projection::{ProjectionKey, WithheldRow};
 use crate::table::Identity;
 use crate::{Changes, Dataflow, DiffPart, Expr, ExprError, Input, NodeId, Op, Program, Published};
 
@@ -204,6 +204,24 @@ pub fn changes(program: &Program, text: &str) -> Vec<(crate::TableId, Changes)> 
     joined
 }
 
+/// Changes of one table as one transaction tells them: all in one batch.
+pub fn transaction(program: &Program, text: &str) -> (crate::TableId, Changes) {
+    let parts = changes(program, text);
+    let (table, schema) = (parts[0].0, parts[0].1.rows.schema());
+    let rows = arrow::compute::concat_batches(&schema, parts.iter().map(|(_, part)| &part.rows)).expect("one table");
+    let ops = parts.iter().flat_map(|(_, part)| part.ops.clone()).collect();
+    (table, Changes { rows, ops, unchanged: Vec::new() })
+}
+
+/// The same thing happens to so many orders, numbered from 0, of one customer.
+pub fn orders(op: Op, count: usize, customer: i64) -> Changes {
+    let ids = Int64Array::from_iter_values((0..).take(count));
+    let customers = Int64Array::from(vec![customer; count]);
+    let columns: Vec<ArrayRef> = vec![Arc::new(ids.clone()), Arc::new(customers), Arc::new(ids)];
+    let rows = RecordBatch::try_new(schema(&[("id", INT), ("c", INT), ("n", INT)]), columns).expect("orders");
+    Changes { rows, ops: vec![op; count], unchanged: Vec::new() }
+}
+
 /// Rows as people read them.
 pub fn show(batch: &RecordBatch) -> Vec<String> {
     let options = FormatOptions::default().with_null("_");
@@ -259,59 +277,98 @@ impl Client {
 }
 
 /// Serves what `build` makes of the tables, plays the story, and compares what the projection says
-/// at the end of each epoch; rows that it withholds stand behind a `?`. Beside it, what it has said
-/// so far must be what its image is.
-pub fn check(build: impl FnOnce(&mut Kit) -> Input, story: &str, expected: &Expect) {
+/// at the end of each epoch; rows that it withholds stand behind a `?`.
+///
+/// Two more programs play the same story. One is restarted after each epoch, from state that was
+/// written, and must go on as if nothing had happened. One hears of the projection only when the
+/// epoch is over, and must then say what the first has said so far.
+pub fn check(build: impl Fn(&mut Kit) -> Input, story: &str, expected: &Expect) {
+    let served = || {
+        let mut kit = Kit::new();
+        let input = build(&mut kit);
+        kit.dataflow.serve("p", &input, ProjectionKey::WholeRow);
+        kit.dataflow
+    };
+    let (mut steady, mut restarted) = (Played::new(served()), Played::new(served()));
+    let mut late = Program::new(Kit::new().dataflow).expect("a program");
     let mut told = String::new();
-    play(build, story, |epoch, _, line| {
+    for (epoch, text) in [""].into_iter().chain(story.split(';')).enumerate() {
+        let line = steady.epoch(text);
+        assert_eq!(restarted.epoch(text), line, "after a restart, in epoch {epoch}");
+        restarted.restart(served());
+        late.apply(&changes(&late, &text.replace('|', ""))).expect("data never fails a step");
+        late.reconcile(served()).expect("another dataflow");
+        let mut newcomer = Played { program: std::mem::take(&mut late), ..Played::default() };
+        newcomer.epoch("");
+        assert_eq!(newcomer.client.rows, steady.client.rows, "what a newcomer is told, in epoch {epoch}");
+        assert_eq!(newcomer.withheld, steady.withheld, "what is kept from a newcomer, in epoch {epoch}");
+        late = newcomer.program;
+        late.reconcile(Kit::new().dataflow).expect("the tables alone");
         if !line.is_empty() {
-            let _ = writeln!(told, "{epoch}: {line}");
+            let _ = writeln!(told, "{epoch}: {}", line.trim_start());
         }
-    });
+    }
     expected.assert_eq(&told);
 }
 
-/// As [`check`]; what the client has, and what it was told, is looked at after each epoch.
-pub fn play(
-    build: impl FnOnce(&mut Kit) -> Input,
-    story: &str,
-    mut look: impl FnMut(usize, &BTreeMap<String, i64>, &str),
-) {
-    let mut kit = Kit::new();
-    let input = build(&mut kit);
-    kit.dataflow.serve("p", &input, ProjectionKey::WholeRow);
-    let mut program = Program::new(kit.dataflow).expect("a program");
-    let mut client = Client::default();
-    for (epoch, text) in [""].into_iter().chain(story.split(';')).enumerate() {
+/// A program that serves one projection `p`, and what that has said.
+#[derive(Default)]
+pub struct Played {
+    program: Program,
+    pub client: Client,
+    pub withheld: Vec<WithheldRow>,
+}
+
+impl Played {
+    pub fn new(dataflow: Dataflow) -> Played {
+        Played { program: Program::new(dataflow).expect("a program"), ..Played::default() }
+    }
+
+    /// Plays an epoch and tells what is published and what is withheld. The image, and the number of
+    /// rows withheld, must agree with it.
+    pub fn epoch(&mut self, text: &str) -> String {
         for step in text.split('|') {
-            let step = changes(&program, step);
-            program.apply(&step).expect("data never fails a step");
+            self.program.apply(&changes(&self.program, step)).expect("data never fails a step");
         }
         let mut line = String::new();
-        for (_, published) in program.publish().expect("an epoch") {
+        for (_, published) in self.program.publish().expect("an epoch") {
             let Published::Diff(parts) = published else { panic!("{published:?}") };
-            line += &client.take(&parts);
+            assert!(!parts.is_empty() && parts.iter().all(|part| !part.weights.is_empty()), "a diff says something");
+            line += &self.client.take(&parts);
         }
-        let id = program.projection_id("p").expect("the projection");
-        for row in program.withheld_rows(id, 10).expect("withheld rows") {
-            let doubt = if row.in_doubt { "in doubt: " } else { "" };
-            let _ = write!(
-                line,
-                "\n   ? {}{doubt}{} [{}]",
-                if row.count == 1 { String::new() } else { format!("{}x ", row.count) },
-                row.row,
-                row.reason
-            );
-        }
+        let id = self.program.projection_id("p").expect("the projection");
         let mut image: BTreeMap<String, i64> = BTreeMap::new();
-        for delta in program.image(id).expect("an image") {
+        for delta in self.program.image(id).expect("an image") {
             show(&delta.batch)
                 .into_iter()
                 .zip(&delta.weights)
                 .for_each(|(row, weight)| *image.entry(row).or_default() += weight);
         }
         image.retain(|_, count| *count != 0);
-        assert_eq!(image, client.rows, "the image is what was said, after epoch {epoch}");
-        look(epoch, &client.rows, line.trim_start());
+        assert_eq!(image, self.client.rows, "the image is what was said");
+
+        let withheld = self.program.withheld_rows(id, usize::MAX).expect("withheld rows");
+        for row in &withheld {
+            let doubt = if row.in_doubt { "in doubt: " } else { "" };
+            let times = if row.count == 1 { String::new() } else { format!("{}x ", row.count) };
+            let _ = write!(line, "\n   ? {times}{doubt}{} [{}]", row.row, row.reason);
+        }
+        let summary = self.program.withheld(id);
+        assert_eq!(summary.rows, withheld.iter().map(|row| row.count).sum::<i64>());
+        assert_eq!(summary.reason.map(|reason| reason.0), withheld.first().map(|row| row.reason.clone()));
+        let is_told = self.program.withheld_changed() == [id];
+        assert!(is_told || withheld == self.withheld, "that the withheld rows changed is told");
+        self.withheld = withheld;
+        line
+    }
+
+    /// Goes on in another process: all that is left is what was written.
+    pub fn restart(&mut self, dataflow: Dataflow) {
+        let (mut written, mut again) = (Vec::new(), Vec::new());
+        self.program.write_state(&mut written).expect("state");
+        self.program = Program::new(dataflow).expect("a program");
+        self.program.read_state(&written).expect("state that was written");
+        self.program.write_state(&mut again).expect("state");
+        assert_eq!(again, written, "all of it has been read");
     }
 }

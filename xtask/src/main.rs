@@ -54,8 +54,8 @@ enum Chore {
     /// Make small wrong changes to a crate, and see whether its own tests notice
     ///
     /// Prints the changes that no test noticed, and `figure mutants_caught_CRATE VALUE percent`; fails
-    /// below 85. Takes some seconds for each of several hundred changes. Installs cargo-mutants when
-    /// it is missing.
+    /// below 85. On each core it tries one every two or three seconds, in copies of the tree inside the
+    /// target folder; `pipeline` has two thousand. Installs cargo-mutants when it is missing.
     #[command(
         after_help = "Examples:\n  cargo xtask mutants                                # pipeline and push\n  cargo xtask mutants push\n  cargo xtask mutants push --file push/src/json.rs   # what follows the crate goes to cargo-mutants"
     )]

@@ -1,10 +1,20 @@
 //! `cargo xtask mutants`
+//!
+//! A crate like `pipeline` has two thousand mutants, so what one costs decides whether anybody runs
+//! this. Two things made it hours: one mutant went after the other, since copies that share a target
+//! folder wait for its lock, and each compiled the crate twice, for its tests and for nobody. Here
+//! each core has a copy of the tree and a target folder of its own, which outlive the run, and in it
+//! cargo-mutants changes files in place and builds the unit tests alone.
 
 use std::fs;
-use std::path::Path;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use xtask::target_folder;
+use xtask::{root, target_folder};
 
 use crate::process::{cargo, run};
 
@@ -13,6 +23,9 @@ const CRATES: [&str; 2] = ["pipeline", "push"];
 
 /// Percent of the wrong changes that a crate's own tests must notice.
 const CAUGHT_MIN: f64 = 85.0;
+
+/// Tests that take so long hang; longer where the tests as they are take a tenth of it.
+const TIMEOUT_MIN: Duration = Duration::from_secs(20);
 
 /// Makes small wrong changes to a crate, one at a time, and counts those that its own tests notice.
 ///
@@ -52,37 +65,98 @@ fn find_or_install() -> Result<()> {
 
 /// Percent of a crate's mutants that are caught.
 fn of_crate(name: &str, arguments: &[String]) -> Result<f64> {
-    // A folder of their own: the workspace's folder is built with the features of all crates
-    // together, and naming one crate is another set.
-    let folder = target_folder().join("mutants");
-    let output = folder.join(name);
-    fs::create_dir_all(&output)?;
-    // What a run leaves behind of our crates is of no use to the next, which works on another copy.
-    run(cargo(&["clean", "--quiet", "--package", "pipeline", "--package", "push"]).env("CARGO_TARGET_DIR", &folder))?;
-    let mut command = cargo(&["mutants", "--package", name, "--output"]);
-    command.arg(&output).args(["--jobs", "1", "--colors", "never", "--cargo-test-arg", "--tests"]).args(arguments);
-    // Linking is most of what a mutant costs, and nobody reads its backtraces.
-    command.env("CARGO_TARGET_DIR", &folder).env("CARGO_PROFILE_DEV_DEBUG", "none");
-    eprintln!("$ cargo mutants --package {name} {}", arguments.join(" "));
-    let status = command.status().context("can't run cargo-mutants")?;
+    let shards = thread::available_parallelism().map_or(1, usize::from);
+    eprintln!("$ cargo mutants --package {name} {}   # in {shards} copies of the tree", arguments.join(" "));
+    let folders: Vec<PathBuf> = (0..shards).map(|shard| target_folder().join(format!("mutants/{shard}"))).collect();
+    let of_shard = |shard: usize| {
+        let place = format!("{shard}/{shards}");
+        of_shard(name, &folders[shard], &place, arguments).with_context(|| format!("in {}", folders[shard].display()))
+    };
+    thread::scope(|scope| {
+        let running: Vec<_> = (0..shards).map(|shard| scope.spawn(move || of_shard(shard))).collect();
+        running.into_iter().try_for_each(|shard| shard.join().expect("no thread panics"))
+    })?;
+    report(name, &folders)
+}
+
+/// Runs some of the mutants in a copy of the tree.
+fn of_shard(name: &str, folder: &Path, shard: &str, arguments: &[String]) -> Result<()> {
+    let tree = folder.join("tree");
+    copy_tree(&tree)?;
+    let in_tree = |arguments: &[&str]| {
+        let mut command = cargo(arguments);
+        command.current_dir(&tree).env("CARGO_TARGET_DIR", folder.join("target"));
+        // Compiling anew what did not change would be most of a mutant's cost, and linking what
+        // nobody reads in a backtrace much of the rest.
+        command.env("CARGO_INCREMENTAL", "1").env("CARGO_PROFILE_DEV_DEBUG", "none");
+        command
+    };
+    let quiet = ["test", "--quiet", "--package", name, "--lib"];
+    run(in_tree(&quiet).arg("--no-run"))?;
+    let start = Instant::now();
+    run(in_tree(&quiet).stdout(Stdio::null())).context("the tests fail as they are")?;
+    let timeout = TIMEOUT_MIN.max(start.elapsed() * 10).as_secs().to_string();
+
+    let results = folder.join("mutants.out");
+    if results.exists() {
+        fs::remove_dir_all(&results)?;
+    }
+    let mut command =
+        in_tree(&["mutants", "--package", name, "--in-place", "--baseline", "skip", "--timeout", &timeout]);
+    // An argument for `cargo`, not for `cargo test`, holds when it builds as well.
+    command.args(["--cargo-arg=--lib", "--colors", "never", "--shard", shard, "--sharding", "round-robin", "--output"]);
+    let mut child =
+        command.arg(folder).args(arguments).stdout(Stdio::piped()).spawn().context("can't run cargo-mutants")?;
+    for line in child.stdout.take().into_iter().flat_map(|told| BufReader::new(told).lines()) {
+        println!("{}", line?);
+    }
+    let status = child.wait()?;
     // 2: some were missed; 3: tests hung for some. Anything else: there is no result.
     if !matches!(status.code(), Some(0 | 2 | 3)) {
-        bail!("cargo-mutants failed ({status}); its log is in {}", output.join("mutants.out/log").display());
+        bail!("cargo-mutants failed ({status}); its log is in {}", results.join("log").display());
     }
-    report(name, &output.join("mutants.out"))
+    Ok(())
+}
+
+/// Copies what git knows of, or would, so that nobody's own files are ever the changed ones. Every
+/// file is new, also where it is the same: one that a run left behind changed may have been built.
+fn copy_tree(to: &Path) -> Result<()> {
+    let listed = Command::new("git")
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        .current_dir(root())
+        .output()
+        .context("can't run git")?;
+    if !listed.status.success() {
+        bail!("git can't list the files of {}", root().display());
+    }
+    if to.exists() {
+        fs::remove_dir_all(to)?;
+    }
+    for path in String::from_utf8(listed.stdout)?.split_terminator('\0') {
+        let (from, to) = (root().join(path), to.join(path));
+        // Deleted, and git has not heard of it yet.
+        if !from.is_file() {
+            continue;
+        }
+        fs::create_dir_all(to.parent().unwrap_or(Path::new(".")))?;
+        fs::copy(&from, &to).with_context(|| format!("can't copy {path}"))?;
+    }
+    Ok(())
 }
 
 /// Prints the survivors and the figure.
 #[expect(clippy::cast_precision_loss, reason = "a percentage")]
-fn report(name: &str, folder: &Path) -> Result<f64> {
-    let lines = |file: &str| -> Result<Vec<String>> {
-        let text = fs::read_to_string(folder.join(file)).with_context(|| format!("cargo-mutants left no {file}"))?;
-        Ok(text.lines().map(str::to_owned).collect())
+fn report(name: &str, folders: &[PathBuf]) -> Result<f64> {
+    let lines = |file: &str| -> Vec<String> {
+        // A copy that had no mutant to try has no such file.
+        let texts = folders.iter().filter_map(|folder| fs::read_to_string(folder.join("mutants.out").join(file)).ok());
+        texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
     };
-    let (missed, timeouts) = (lines("missed.txt")?, lines("timeout.txt")?);
+    let (mut missed, timeouts) = (lines("missed.txt"), lines("timeout.txt"));
+    missed.sort();
     // Tests that never end are noticed as well as tests that fail. What does not compile counts for
     // nothing.
-    let caught = lines("caught.txt")?.len() + timeouts.len();
+    let caught = lines("caught.txt").len() + timeouts.len();
     let all = caught + missed.len();
     if all == 0 {
         bail!("no mutant of {name} could be tested");

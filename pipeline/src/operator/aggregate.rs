@@ -27,8 +27,7 @@ use arrow::array::{
 };
 use arrow::compute::{SortOptions, cast, concat};
 use arrow::datatypes::{
-    DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, DecimalType, Float32Type, Float64Type, Int64Type, Schema,
-    SchemaRef, UInt64Type, i256,
+    DataType, Decimal128Type, DecimalType, Float32Type, Float64Type, Int64Type, Schema, SchemaRef, UInt64Type, i256,
 };
 use arrow::error::ArrowError;
 use hashbrown::HashMap;
@@ -857,14 +856,7 @@ impl Call {
     }
 
     fn fits_decimal(&self, value: i128) -> bool {
-        let precision = match self.data_type {
-            DataType::Decimal128(precision, _) => precision,
-            _ => DECIMAL128_MAX_PRECISION,
-        };
-        let scale = match self.data_type {
-            DataType::Decimal128(_, scale) => scale,
-            _ => 0,
-        };
+        let DataType::Decimal128(precision, scale) = self.data_type else { return true };
         Decimal128Type::validate_decimal_precision(value, precision, scale).is_ok()
     }
 
@@ -1278,5 +1270,261 @@ mod tests {
         let mut program = crate::Program::new(kit.dataflow).expect("a program");
         let step = crate::testing::changes(&program, &"+l(1, x)".repeat(200));
         let _ = program.apply(&step);
+    }
+
+    /// A column as another type.
+    struct As(usize, DataType);
+
+    impl crate::Expr for As {
+        fn evaluate(&self, batch: &RecordBatch) -> Result<ArrayRef, ExprError> {
+            Ok(cast(batch.column(self.0), &self.1)?)
+        }
+
+        fn columns(&self) -> Vec<usize> {
+            vec![self.0]
+        }
+    }
+
+    /// Of the orders' amounts as another type: sum, average, least and greatest, by customer.
+    fn check_type(
+        argument: &DataType,
+        (sum, avg, extreme): (&DataType, &DataType, &DataType),
+        story: &str,
+        expected: &expect_test::Expect,
+    ) {
+        check(
+            |kit| {
+                let input = kit.all(kit.o);
+                let exprs: Vec<Box<dyn crate::Expr>> =
+                    vec![Box::new(crate::testing::Column(1)), Box::new(As(2, argument.clone()))];
+                let out = schema(&[("c", INT), ("n", argument.clone())]);
+                let node = kit.dataflow.project("as".to_owned(), &input, out, exprs, "as", &[0]);
+                let calls = [AggregateKind::Sum, AggregateKind::Avg, AggregateKind::Min, AggregateKind::Max];
+                let calls = calls.into_iter().map(|kind| call(kind, Some(1))).collect();
+                let types = [("sum", sum), ("avg", avg), ("min", extreme), ("max", extreme)];
+                let columns = types.map(|(name, data_type)| (name, data_type.clone()));
+                let out = schema(&[&[("c", INT)], &columns[..]].concat());
+                let input = kit.all(node);
+                let node = kit.dataflow.group_by("by c".to_owned(), &input, vec![0], calls, out, "");
+                kit.all(node)
+            },
+            story,
+            expected,
+        );
+    }
+
+    const OF_EACH_TYPE: &str =
+        "+o(1, 1, 7) +o(2, 1, 2) +o(3, 1, _) +o(4, 2, 5); +o(5, 1, 4); ~o(1, 1, 3) -o(4); -o(1) -o(2) -o(5)";
+
+    #[test]
+    fn integers() {
+        for narrow in [DataType::Int8, DataType::UInt16, DataType::Int32, DataType::Int64] {
+            check_type(
+                &narrow,
+                (&INT, &DataType::Float64, &INT),
+                OF_EACH_TYPE,
+                &expect![[r#"
+                    1: +(1, 9, 4.5, 2, 7) +(2, 5, 5.0, 5, 5)
+                    2: +(1, 13, 4.333333333333333, 2, 7) -(1, 9, 4.5, 2, 7)
+                    3: -(1, 13, 4.333333333333333, 2, 7) +(1, 9, 3.0, 2, 4) -(2, 5, 5.0, 5, 5)
+                    4: -(1, 9, 3.0, 2, 4) +(1, _, _, _, _)
+                "#]],
+            );
+        }
+    }
+
+    #[test]
+    fn integers_without_a_sign_reach_further() {
+        check_type(
+            &DataType::UInt64,
+            (&DataType::UInt64, &DataType::Float64, &DataType::UInt64),
+            "+o(1, 1, 9223372036854775807) +o(2, 1, 9223372036854775807); +o(3, 1, 2); -o(1)",
+            &expect![[r#"
+                1: +(1, 18446744073709551614, 9.223372036854776e18, 9223372036854775807, 9223372036854775807)
+                2: -(1, 18446744073709551614, 9.223372036854776e18, 9223372036854775807, 9223372036854775807)
+                   ? c = 1, sum = ?, avg = 6.148914691236517e18, min = 2, max = 9223372036854775807 [sum 18446744073709551616 is out of range for UInt64]
+                3: +(1, 9223372036854775809, 4.611686018427388e18, 2, 9223372036854775807)
+            "#]],
+        );
+    }
+
+    #[test]
+    fn floats() {
+        for float in [DataType::Float32, DataType::Float64] {
+            check_type(
+                &float,
+                (&DataType::Float64, &DataType::Float64, &float),
+                OF_EACH_TYPE,
+                &expect![[r#"
+                    1: +(1, 9.0, 4.5, 2.0, 7.0) +(2, 5.0, 5.0, 5.0, 5.0)
+                    2: +(1, 13.0, 4.333333333333333, 2.0, 7.0) -(1, 9.0, 4.5, 2.0, 7.0)
+                    3: -(1, 13.0, 4.333333333333333, 2.0, 7.0) +(1, 9.0, 3.0, 2.0, 4.0) -(2, 5.0, 5.0, 5.0, 5.0)
+                    4: -(1, 9.0, 3.0, 2.0, 4.0) +(1, _, _, _, _)
+                "#]],
+            );
+        }
+    }
+
+    /// An average of decimals has more digits than they have, and is cut, not rounded.
+    #[test]
+    fn decimals() {
+        let of = |precision, scale| DataType::Decimal128(precision, scale);
+        check_type(
+            &of(6, 2),
+            (&of(16, 2), &of(10, 6), &of(6, 2)),
+            OF_EACH_TYPE,
+            &expect![[r#"
+                1: +(1, 9.00, 4.500000, 2.00, 7.00) +(2, 5.00, 5.000000, 5.00, 5.00)
+                2: +(1, 13.00, 4.333333, 2.00, 7.00) -(1, 9.00, 4.500000, 2.00, 7.00)
+                3: -(1, 13.00, 4.333333, 2.00, 7.00) +(1, 9.00, 3.000000, 2.00, 4.00) -(2, 5.00, 5.000000, 5.00, 5.00)
+                4: -(1, 9.00, 3.000000, 2.00, 4.00) +(1, _, _, _, _)
+            "#]],
+        );
+        // A sum with more digits than its type has.
+        check_type(
+            &of(5, 2),
+            (&of(5, 2), &of(9, 6), &of(5, 2)),
+            "+o(1, 1, 600) +o(2, 1, 399); +o(3, 1, 1); -o(1)",
+            &expect![[r#"
+                1: +(1, 999.00, 499.500000, 399.00, 600.00)
+                2: -(1, 999.00, 499.500000, 399.00, 600.00)
+                   ? c = 1, sum = ?, avg = 333.333333, min = 1.00, max = 600.00 [100000 is out of range for Decimal128(5, 2)]
+                3: +(1, 400.00, 200.000000, 1.00, 399.00)
+            "#]],
+        );
+    }
+
+    /// A row in doubt and a failed argument in one group, whichever is first; the group heals when
+    /// both are gone.
+    #[test]
+    fn a_row_in_doubt_beside_a_failed_argument() {
+        check(
+            |kit| {
+                let node = kit.where_quotient();
+                let node = kit.with(node, "r", INT, crate::testing::divide(10, 0));
+                by_customer(kit, node, 3)
+            },
+            "+o(1, 1, 0) +o(0, 1, 5) +o(2, 1, 5); -o(1); -o(0); +o(0, 1, 5); +o(1, 1, 0); -o(0) -o(1)",
+            &expect![[r#"
+                1: ? c = 1, n = ?, sum = ?, min = ?, max = ? [division by zero (id = 0); division by zero (id = 1)]
+                2: ? c = 1, n = 2, sum = ?, min = ?, max = ? [division by zero (id = 0)]
+                3: +(1, 1, 5, 5, 5)
+                4: -(1, 1, 5, 5, 5)
+                   ? c = 1, n = 2, sum = ?, min = ?, max = ? [division by zero (id = 0)]
+                5: ? c = 1, n = ?, sum = ?, min = ?, max = ? [division by zero (id = 0); division by zero (id = 1)]
+                6: +(1, 1, 5, 5, 5)
+            "#]],
+        );
+    }
+
+    /// What is gone costs nothing: the values of `min`, faults that healed, groups that came to
+    /// nothing before they were kept.
+    #[test]
+    fn a_group_costs_what_it_holds() {
+        const ENTRY: usize = 24;
+        let mut counts = Counts::default();
+        counts.add(b"four", 1);
+        counts.add(b"fifteen letters", 2);
+        counts.add(b"four", 1);
+        assert_eq!(counts.bytes, 4 + 15 + 2 * ENTRY);
+        counts.add(b"four", -2);
+        counts.add(b"fifteen letters", -1);
+        assert_eq!(counts.bytes, 15 + ENTRY);
+        let mut floats = ExactSum::default();
+        floats.add(1e300, 1);
+        floats.add(1.0, 1);
+        let of_floats = floats.heap_bytes();
+        assert!(of_floats > 8);
+        let sums = vec![Sum::Count(1), Sum::Values(counts), Sum::Floats { values: 2, sum: floats }];
+        let mut group = Group { rows: 1, sums, faults: None };
+        let healthy = group.heap_bytes();
+        assert_eq!(healthy, 3 * size_of::<Sum>() + 15 + ENTRY + of_floats);
+
+        let cause = |reason: &str| Cause { reason: reason.into(), at: "".into() };
+        let faults = |doubtful, failed: &[i64], causes: &[(&str, i64)]| {
+            let causes = causes.iter().map(|(reason, count)| (cause(reason), *count)).collect();
+            Group {
+                faults: Some(Box::new(GroupFaults { doubtful, failed: failed.to_vec(), causes })),
+                ..Group::default()
+            }
+        };
+        let of_faults = size_of::<GroupFaults>();
+        for (change, after) in [
+            (faults(1, &[0, 0, 0], &[("a", 1)]), of_faults + 3 * 8 + 48),
+            (faults(0, &[0, 2, 0], &[("a", 1), ("b", 1)]), of_faults + 3 * 8 + 2 * 48),
+            (faults(-1, &[0, 0, 0], &[("a", -2)]), of_faults + 3 * 8 + 48),
+            (faults(0, &[0, -2, 0], &[]), of_faults + 3 * 8 + 48),
+            (faults(1, &[0, 0, 0], &[("b", -1)]), of_faults + 3 * 8),
+            (faults(-1, &[0, 0, 1], &[]), of_faults + 3 * 8),
+            (faults(0, &[0, 0, -1], &[]), 0),
+        ] {
+            group.add(change);
+            assert_eq!(group.heap_bytes(), healthy + after);
+        }
+        assert!(group.faults.is_none(), "healed");
+    }
+
+    #[test]
+    fn a_group_that_came_to_nothing_is_not_kept() {
+        let mut kit = Kit::new();
+        let sides = (
+            kit.dataflow.arrange(kit.c, vec![0], crate::arrangement::NullKeys::NeverMatch),
+            kit.dataflow.arrange(kit.o, vec![1], crate::arrangement::NullKeys::NeverMatch),
+        );
+        let columns = vec![(crate::JoinSide::Left, 0), (crate::JoinSide::Right, 0)];
+        let out = schema(&[("c", INT), ("o", INT)]);
+        let node = kit.dataflow.join("pairs".to_owned(), crate::JoinKind::Inner, sides, columns, out);
+        let input = kit.all(node);
+        let calls = vec![call(AggregateKind::Count, None)];
+        let out = schema(&[("c", INT), ("n", INT)]);
+        let node = kit.dataflow.group_by("by c".to_owned(), &input, vec![0], calls, out, "");
+        let input = kit.all(node);
+        kit.dataflow.serve("p", &input, crate::projection::ProjectionKey::WholeRow);
+        let mut program = crate::Program::new(kit.dataflow).expect("a program");
+        let mut groups = |text: &str| {
+            program.apply(&crate::testing::changes(&program, text)).expect("a step");
+            program.publish().expect("an epoch");
+            let sizes = program.sizes();
+            sizes.iter().find(|(_, size)| size.name.part == "groups").map(|(_, size)| size.rows)
+        };
+        assert_eq!(groups("+o(7, 1, 5)"), Some(0));
+        assert_eq!(groups("+c(1, ann) -o(7)"), Some(0), "one half of the pair came when the other went");
+        assert_eq!(groups("+o(8, 1, 5)"), Some(1));
+        assert_eq!(groups("-c(1)"), Some(0));
+    }
+
+    /// A text of three MiB.
+    struct Long;
+
+    impl Aggregate for Long {
+        fn evaluate(&self, _: &[ArrayRef], _: usize) -> Result<ArrayRef, ExprError> {
+            Ok(Arc::new(arrow::array::StringArray::from(vec!["x".repeat(3 << 20)])))
+        }
+
+        fn data_type(&self) -> &DataType {
+            &DataType::Utf8
+        }
+    }
+
+    /// Answers of three MiB go in pieces, two in each.
+    #[test]
+    fn pieces_are_bounded_by_bytes() {
+        let text = "x".repeat(3 << 20);
+        for (kind, rows) in [
+            (AggregateKind::Other(Box::new(Long)), "+l(1, a) +l(2, a) +l(3, a)".to_owned()),
+            (AggregateKind::Max, format!("+l(1, {text}) +l(2, {text}) +l(3, {text})")),
+        ] {
+            let mut kit = Kit::new();
+            let input = kit.all(kit.l);
+            let out = schema(&[("a", INT), ("t", TEXT)]);
+            let node = kit.dataflow.group_by("long".to_owned(), &input, vec![0], vec![call(kind, Some(1))], out, "");
+            let input = kit.all(node);
+            kit.dataflow.serve("p", &input, crate::projection::ProjectionKey::Derived(vec![0]));
+            let mut program = crate::Program::new(kit.dataflow).expect("a program");
+            program.apply(&crate::testing::changes(&program, &rows)).expect("a step");
+            let published = program.publish().expect("an epoch");
+            let [(_, crate::Published::Diff(parts))] = &published[..] else { panic!("one diff") };
+            assert_eq!(parts.iter().map(|part| part.weights.len()).collect::<Vec<_>>(), [2, 1]);
+        }
     }
 }

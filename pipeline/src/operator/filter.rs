@@ -109,7 +109,7 @@ mod tests {
                 let node = kit.where_quotient();
                 kit.all(node)
             },
-            "+o(1, 1, 5) +o(2, 1, 0); ~o(1, 1, 0); ~o(2, 1, 2) -o(1)",
+            "+o(1, 1, 5) +o(2, 1, 0) +o(3, 1, 50) +o(4, 1, _); ~o(1, 1, 0); ~o(2, 1, 2) -o(1)",
             &expect![[r#"
                 1: +(1, 1, 5)
                    ? in doubt: id = 2, c = 1, n = 0 [division by zero (id = 2)]

@@ -133,6 +133,26 @@ mod tests {
         );
     }
 
+    /// Rows that differ only in what is not shown become one.
+    #[test]
+    fn rows_that_become_one_are_counted() {
+        check(
+            |kit| {
+                let tens = RowFn::new(&[2], |row| Ok(row[0].map(|n| n / 10)));
+                let input = kit.all(kit.o);
+                let exprs: Vec<Box<dyn crate::Expr>> = vec![Box::new(crate::testing::Column(1)), Box::new(tens)];
+                let out = crate::testing::schema(&[("c", INT), ("tens", INT)]);
+                let node = kit.dataflow.project("tens".to_owned(), &input, out, exprs, "c, n / 10", &[0]);
+                kit.all(node)
+            },
+            "+o(1, 1, 25) +o(2, 1, 29) +o(3, 2, 25); ~o(1, 1, 20) ~o(2, 1, 30)",
+            &expect![[r#"
+                1: +2(1, 2) +(2, 2)
+                2: -(1, 2) +(1, 3)
+            "#]],
+        );
+    }
+
     /// A panic in an expression is an error of its row.
     #[test]
     fn a_panic_is_a_fault() {

@@ -458,9 +458,10 @@ impl Operator for Top {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Kit, check, play};
+    use crate::testing::{Kit, Played, check};
     use crate::{Input, NodeId};
     use expect_test::{Expect, expect};
+    use proptest::prelude::*;
 
     fn top(kit: &mut Kit, node: NodeId, column: usize, skip: usize, fetch: Option<usize>) -> Input {
         let input = kit.all(node);
@@ -651,9 +652,9 @@ mod tests {
             [(0, None), (3, None), (0, Some(4)), (2, Some(3)), (6, Some(1)), (30, Some(9)), (2, Some(0))]
         {
             let mut rows: BTreeMap<u64, i64> = BTreeMap::new();
-            let mut story = String::new();
-            let mut windows: Vec<BTreeMap<String, i64>> = vec![BTreeMap::new()];
-            for _ in 0..60 {
+            let mut played = Played::new(window_of_whole_rows(skip, fetch));
+            for epoch in 0..60 {
+                let mut story = String::new();
                 for _ in 0..=random(5) {
                     let row = random(9);
                     if random(2) == 0 || !rows.contains_key(&row) {
@@ -665,25 +666,151 @@ mod tests {
                         story += &format!("-l({row}, x) ");
                     }
                 }
-                story += ";";
                 let each =
                     rows.iter().flat_map(|(row, count)| std::iter::repeat_n(row, usize::try_from(*count).unwrap_or(0)));
-                let mut window = BTreeMap::new();
+                let mut window: BTreeMap<String, i64> = BTreeMap::new();
                 each.skip(skip)
                     .take(fetch.unwrap_or(usize::MAX))
                     .for_each(|row| *window.entry(format!("({row}, x)")).or_default() += 1);
-                windows.push(window);
+                played.epoch(&story);
+                assert_eq!(played.client.rows, window, "OFFSET {skip} LIMIT {fetch:?} in epoch {epoch}");
             }
-            play(
-                |kit| {
-                    let input = kit.all(kit.l);
-                    let node =
-                        kit.dataflow.top("top".to_owned(), &input, vec![(0, SortOptions::default())], skip, fetch);
-                    kit.all(node)
-                },
-                story.trim_end_matches(';'),
-                |epoch, rows, _| assert_eq!(*rows, windows[epoch], "OFFSET {skip} LIMIT {fetch:?} after epoch {epoch}"),
-            );
+        }
+    }
+
+    /// What is held costs its bytes and 40 an entry; what changes is noted, and where the window
+    /// begins is found again.
+    #[test]
+    fn rows_in_order_are_a_store() {
+        let place = |order: &str, row: &str| (order.as_bytes().into(), row.as_bytes().into());
+        let mut sorted = Sorted::new(0, None);
+        assert_eq!(sorted.changed(), None);
+        sorted.mark();
+        sorted.add(place("1", "@one"), 2);
+        sorted.add(place("2", "@two"), 1);
+        assert_eq!((sorted.rows(), sorted.bytes(), sorted.changed().map(|rows| rows.len())), (2, 90, Some(2)));
+        sorted.add(place("1", "@one"), -1);
+        sorted.add(place("2", "@two"), -1);
+        assert_eq!((sorted.rows(), sorted.bytes(), sorted.faulty), (1, 45, 0));
+        sorted.add(place("3", "Awry"), 1);
+        sorted.add(place("3", "Awry"), 1);
+        assert_eq!(sorted.faulty, 1, "the first bit of a row says that it has a fault");
+        let mut written = Vec::new();
+        sorted.write(&mut written);
+        for (skip, first) in [(0, Some(("1", 0))), (1, Some(("3", 0))), (2, Some(("3", 1))), (3, None)] {
+            let mut read = Sorted::new(skip, Some(7));
+            assert_eq!(read.read(&mut Reader(&written)), Some(()));
+            let [begin, end] = &read.window;
+            let first = first.map(|(order, left)| (order.as_bytes(), left));
+            assert_eq!(begin.first.as_ref().map(|((order, _), left)| (&**order, *left)), first, "{skip} are skipped");
+            assert_eq!((begin.before, end.first.is_none(), end.before), (skip as i64, true, 3));
+            assert_eq!((read.bytes(), read.faulty), (90, 1));
+        }
+        sorted.clear();
+        assert_eq!((sorted.rows(), sorted.bytes(), sorted.changed()), (0, 0, Some(vec![])));
+        sorted.add(place("3", "Awry"), 1);
+        sorted.add(place("3", "Awry"), -1);
+        assert_eq!((sorted.faulty, sorted.changed()), (0, Some(vec![&b"Awry"[..]])));
+    }
+
+    /// A window over whole rows by their number, with NULL last.
+    fn window_of_whole_rows(skip: usize, fetch: Option<usize>) -> crate::Dataflow {
+        let mut kit = Kit::new();
+        let input = kit.all(kit.l);
+        let order = vec![(0, SortOptions { descending: false, nulls_first: false })];
+        let node = kit.dataflow.top("top".to_owned(), &input, order, skip, fetch);
+        let input = kit.all(node);
+        kit.dataflow.serve("p", &input, crate::projection::ProjectionKey::WholeRow);
+        kit.dataflow
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+
+        /// The plainest answer: all rows in order, of which some are left out and some are taken.
+        #[test]
+        fn a_window_is_what_sorting_would_show(
+            skip in 0..4_usize,
+            fetch in prop::option::of(0..4_usize),
+            epochs in prop::collection::vec(prop::collection::vec((any::<bool>(), 0..5_usize, 0..2_usize), 1..4), 1..16),
+        ) {
+            let mut played = Played::new(window_of_whole_rows(skip, fetch));
+            let mut rows: BTreeMap<(usize, usize), usize> = BTreeMap::new();
+            for epoch in epochs {
+                let mut story = String::new();
+                for (comes, a, t) in epoch {
+                    let count = rows.entry((a, t)).or_default();
+                    *count = if comes { *count + 1 } else { count.saturating_sub(1) };
+                    let sign = if comes { "+" } else { "-" };
+                    story += &format!("{sign}l({}, {}) ", ["0", "1", "2", "3", "_"][a], ["x", "y"][t]);
+                }
+                played.epoch(&story);
+                let sorted = rows.iter().flat_map(|(row, count)| std::iter::repeat_n(row, *count));
+                let mut expected: BTreeMap<String, i64> = BTreeMap::new();
+                for (a, t) in sorted.skip(skip).take(fetch.unwrap_or(usize::MAX)) {
+                    let row = format!("({}, {})", ["0", "1", "2", "3", "_"][*a], ["x", "y"][*t]);
+                    *expected.entry(row).or_default() += 1;
+                }
+                prop_assert_eq!(&played.client.rows, &expected, "after {}", story);
+                if story.len().is_multiple_of(3) {
+                    played.restart(window_of_whole_rows(skip, fetch));
+                }
+            }
+        }
+
+        /// The same where some rows are in doubt: a copy of a row is shown when it is in the window
+        /// wherever those in doubt may be, and withheld when it is in some of these windows.
+        #[test]
+        fn a_row_is_shown_if_it_is_in_every_window_that_may_be(
+            skip in 0..3_usize,
+            fetch in 1..4_usize,
+            epochs in prop::collection::vec(prop::collection::vec((0..6_usize, 0..3_usize, 0..3_usize), 1..4), 1..10),
+        ) {
+            let build = || {
+                let mut kit = Kit::new();
+                let node = kit.where_quotient();
+                let input = kit.all(node);
+                let node = kit.dataflow.top("top".to_owned(), &input, vec![(1, SortOptions::default())], skip, Some(fetch));
+                let input = kit.some(node, &[0]);
+                kit.dataflow.serve("p", &input, crate::projection::ProjectionKey::WholeRow);
+                kit.dataflow
+            };
+            let mut played = Played::new(build());
+            let mut rows: BTreeMap<usize, (usize, bool)> = BTreeMap::new();
+            for epoch in epochs {
+                let mut story = String::new();
+                for (id, c, kind) in epoch {
+                    story += &match kind {
+                        0 => format!("-o({id}) "),
+                        1 => format!("+o({id}, {c}, 0) "),
+                        _ => format!("+o({id}, {c}, 1) "),
+                    };
+                    let _ = if kind == 0 { rows.remove(&id) } else { rows.insert(id, (c, kind == 1)) };
+                }
+                played.epoch(&story);
+                let (mut shown, mut withheld) = (Vec::new(), 0);
+                for (id, (c, in_doubt)) in &rows {
+                    let count = |of: &dyn Fn(usize, usize, bool) -> bool| {
+                        rows.iter().filter(|(other, (c, in_doubt))| *other != id && of(**other, *c, *in_doubt)).count()
+                    };
+                    // Those in doubt may be there or not, and have no certain place among their ties.
+                    let (least, greatest) = if *in_doubt {
+                        (count(&|_, c2, doubt| !doubt && c2 < *c), count(&|_, c2, _| c2 <= *c))
+                    } else {
+                        let sure = count(&|other, c2, doubt| !doubt && (c2, other) < (*c, *id));
+                        (sure, sure + count(&|_, c2, doubt| doubt && c2 <= *c))
+                    };
+                    let end = skip + fetch;
+                    let (always, ever) = (skip <= least && greatest < end, skip <= greatest && least < end);
+                    match (in_doubt, always, ever) {
+                        (false, true, _) => shown.push(format!("({id})")),
+                        (_, _, true) => withheld += 1,
+                        _ => {}
+                    }
+                }
+                prop_assert_eq!(played.client.rows.keys().cloned().collect::<Vec<_>>(), shown, "after {}", story);
+                prop_assert_eq!(played.withheld.iter().map(|row| row.count).sum::<i64>(), withheld, "after {}", story);
+            }
         }
     }
 }

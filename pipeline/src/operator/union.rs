@@ -52,4 +52,21 @@ mod tests {
             "#]],
         );
     }
+    /// Its columns have names of its own, by which rows at fault are shown.
+    #[test]
+    fn columns_go_by_the_names_of_the_first_input() {
+        check(
+            |kit| {
+                let inputs = [kit.some(kit.c, &[0]), kit.some(kit.l, &[0])];
+                let node = kit.dataflow.union(&inputs, inputs[0].schema.clone());
+                let node = kit.with(node, "q", crate::testing::INT, crate::testing::divide(10, 0));
+                kit.all(node)
+            },
+            "+c(5, ann) +l(0, x)",
+            &expect![[r#"
+                1: +(5, 2)
+                   ? id = 0, q = ? [division by zero (id = 0)]
+            "#]],
+        );
+    }
 }

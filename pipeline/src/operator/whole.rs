@@ -178,6 +178,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// How many rows there are, and the sum of a column of theirs; it counts how often it is asked.
+    #[derive(Default)]
     struct Count(Arc<AtomicUsize>);
 
     impl Recompute for Count {
@@ -195,19 +196,18 @@ mod tests {
         }
     }
 
-    fn counted(kit: &mut Kit, inputs: &[Input], asked: Arc<AtomicUsize>) -> Input {
+    fn counted(kit: &mut Kit, inputs: &[Input], count: Count) -> Input {
         let schema = schema(&[("n", INT), ("sum", INT)]);
-        let node = kit.dataflow.whole("count".to_owned(), inputs, schema, Box::new(Count(asked)), "count");
+        let node = kit.dataflow.whole("count".to_owned(), inputs, schema, Box::new(count), "count");
         kit.all(node)
     }
 
     #[test]
-    fn it_is_recomputed_once_an_epoch() {
-        let asked = Arc::new(AtomicUsize::new(0));
+    fn the_answer_follows_its_inputs() {
         check(
             |kit| {
                 let inputs = [kit.some(kit.o, &[2])];
-                counted(kit, &inputs, Arc::clone(&asked))
+                counted(kit, &inputs, Count::default())
             },
             "+o(1, 1, 5) | +o(2, 1, 5) | +o(3, 1, 1); ~o(1, 2, 5); ~o(1, 2, 13); ~o(1, 2, 6); +c(1, ann)",
             &expect![[r#"
@@ -218,7 +218,46 @@ mod tests {
                 4: +(3, 12)
             "#]],
         );
-        assert_eq!(asked.load(Ordering::Relaxed), 5, "over nothing, and in each epoch that changed its input");
+    }
+
+    #[test]
+    fn it_is_recomputed_once_an_epoch() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let mut kit = Kit::new();
+        let inputs = [kit.some(kit.o, &[2])];
+        let input = counted(&mut kit, &inputs, Count(Arc::clone(&asked)));
+        kit.dataflow.serve("p", &input, crate::projection::ProjectionKey::WholeRow);
+        let mut program = crate::Program::new(kit.dataflow).expect("a program");
+        assert_eq!(asked.load(Ordering::Relaxed), 0, "not before an epoch ends");
+        let mut epoch = |text: &str| {
+            for step in text.split('|') {
+                program.apply(&crate::testing::changes(&program, step)).expect("a step");
+            }
+            program.publish().expect("an epoch");
+            asked.swap(0, Ordering::Relaxed)
+        };
+        assert_eq!(epoch(""), 1, "over nothing");
+        assert_eq!(epoch("+o(1, 1, 5) | +o(2, 1, 5) | +o(3, 1, 1)"), 1, "three steps");
+        assert_eq!(epoch("~o(1, 2, 5)"), 1, "its input keeps the whole row");
+        assert_eq!(epoch("+c(1, ann)"), 0, "it reads no customer");
+    }
+
+    /// Rows that stand several times are counted as often.
+    #[test]
+    fn rows_that_stand_several_times() {
+        check(
+            |kit| {
+                let inputs = [kit.some(kit.l, &[0])];
+                counted(kit, &inputs, Count::default())
+            },
+            "+l(5, x) +l(5, x); +l(5, y) +l(6, x); -l(5, x)",
+            &expect![[r#"
+                0: +(0, 0)
+                1: -(0, 0) +(2, 10)
+                2: -(2, 10) +(4, 21)
+                3: +(3, 16) -(4, 21)
+            "#]],
+        );
     }
 
     /// What lies below it and is not known leaves the whole answer in doubt.
@@ -228,7 +267,7 @@ mod tests {
             |kit| {
                 let node = kit.with_quotient();
                 let inputs = [kit.some(node, &[3])];
-                counted(kit, &inputs, Arc::default())
+                counted(kit, &inputs, Count::default())
             },
             "+o(1, 1, 5); +o(2, 1, 0); -o(2)",
             &expect![[r#"
@@ -255,7 +294,7 @@ mod tests {
                     node = kit.dataflow.join("with itself".to_owned(), kind, (side, side), columns, schema);
                 }
                 let inputs = [kit.all(node)];
-                counted(kit, &inputs, Arc::default())
+                counted(kit, &inputs, Count::default())
             },
             &format!("{}; {}", "+l(1, x)".repeat(300), "-l(1, x)".repeat(295)),
             &expect![[r#"
