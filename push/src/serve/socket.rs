@@ -37,9 +37,9 @@ use crate::session::Outgoing;
 /// Bytes read at once; one buffer a thread.
 const READ_BYTES: usize = 64 * 1024;
 /// Bytes of frames written at once, at least one frame.
-const WRITE_BYTES: usize = 64 * 1024;
+pub const WRITE_BYTES: usize = 64 * 1024;
 /// Frames written at once.
-const FRAMES_MAX: usize = 32;
+pub const FRAMES_MAX: usize = 32;
 /// Answers that wait for those before them; while there are as many nothing is read. One read may
 /// bring more requests than that, up to the burst that the rate of messages allows.
 pub const QUEUE_MAX: usize = 4;
@@ -314,11 +314,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             let frames = &self.outbox.frames;
             let stream = Pin::new(&mut self.stream);
             let polled = match frames.len() {
-                0 => {
-                    if self.needs_flush {
-                        ready!(stream.poll_flush(cx)).map_err(end_of)?;
+                0 if self.needs_flush => match stream.poll_flush(cx) {
+                    Poll::Ready(Ok(())) => {
                         self.needs_flush = false;
+                        continue;
                     }
+                    other => other.map_ok(|()| 0),
+                },
+                0 => {
                     self.stall = None;
                     return Poll::Ready(Ok(()));
                 }
@@ -599,6 +602,25 @@ mod tests {
         far.read_exact(&mut [0; 20_000]).await.expect("bytes");
         assert_eq!(look(&mut socket).await, Poll::Ready(Ok(())), "all is out");
         assert_eq!((socket.deadline(), socket.check_progress()), (None, Ok(())));
+    }
+
+    /// A stream that holds back what it was given, as TLS may, is given as much time to let it go.
+    #[tokio::test(start_paused = true)]
+    async fn time_is_counted_while_a_stream_holds_back() {
+        let (near, mut far) = duplex(1);
+        let stream = tokio::io::BufStream::new(near);
+        let mut socket = Socket::new(stream, Arc::new(ServeOptions::default()), false);
+        socket.outbox.push(message("{}"));
+        let polled = poll_fn(|cx| Poll::Ready(socket.poll_exchange(cx, &mut nothing))).await;
+        assert!(polled.is_pending() && !socket.is_flushed() && socket.outbox.is_empty());
+        assert_eq!(socket.deadline(), Some(Instant::now() + Duration::from_secs(30)));
+        let writing = poll_fn(|cx| {
+            let _ = socket.poll_exchange(cx, &mut nothing)?;
+            if socket.is_flushed() { Poll::Ready(Ok::<_, End>(())) } else { Poll::Pending }
+        });
+        let mut told = [0; 4];
+        let (written, _) = tokio::join!(writing, far.read_exact(&mut told));
+        assert_eq!((written, told, socket.deadline()), (Ok(()), [0x81, 2, b'{', b'}'], None));
     }
 
     /// What a client hears, and whether the socket then waits for it.
