@@ -18,7 +18,7 @@ pub struct Metrics {
     pub subscriptions: Gauge,
     /// Messages sent to clients.
     pub messages_sent: Counter,
-    /// Bytes of messages sent to clients.
+    /// Bytes that the sockets of sessions took: frames, with their headers, compressed if they are.
     pub bytes_sent: Counter,
     /// Messages received from clients.
     pub messages_received: Counter,

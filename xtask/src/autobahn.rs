@@ -16,9 +16,10 @@ use xtask::target_folder;
 
 use crate::process::{cargo, run};
 
-/// The suite, and the last pip that knows Python 2.7.
+/// The suite, and the last of what installs packages that knows Python 2.7.
 const SUITE: &str = "autobahntestsuite==25.10.1";
 const PIP: &str = "pip==20.3.4";
+const TOOLS: [&str; 3] = [PIP, "setuptools==44.1.1", "wheel==0.37.1"];
 
 /// The cases that every server has to pass.
 const CORE: &str = "1.*,2.*,3.*,4.*,5.*,6.*,7.*,9.*,10.*";
@@ -139,16 +140,19 @@ impl Drop for Ended {
 /// A Python 2.7.
 struct Python {
     program: PathBuf,
-    /// Where its libraries are, when it is not installed.
-    libraries: Option<PathBuf>,
+    /// The folder `usr` that it was unpacked to, when it is not installed.
+    unpacked: Option<PathBuf>,
 }
 
 impl Python {
     fn command(&self, folder: &Path) -> Command {
         let mut command = Command::new(&self.program);
         command.env("PYTHONPATH", folder.join("lib"));
-        if let Some(libraries) = &self.libraries {
-            command.env("LD_LIBRARY_PATH", libraries);
+        if let Some(usr) = &self.unpacked {
+            command.env("LD_LIBRARY_PATH", usr.join("lib/x86_64-linux-gnu"));
+            // For the compiler: Debian's Python looks for its headers in the system's folder, wherever it is.
+            let headers = [usr.join("include/python2.7"), usr.join("include")];
+            command.env("CPATH", headers.map(|folder| folder.display().to_string()).join(":"));
         }
         command
     }
@@ -179,17 +183,14 @@ fn install(folder: &Path) -> Result<Python> {
         pip(&download)?;
     }
     let wheel = files(&folder.join("pip"))?.pop().context("pip was not downloaded")?;
-    // A wheel is a zip, and Python runs what is in one.
-    let mut install = python.command(folder);
-    install.arg(wheel.join("pip")).args([
-        "install",
-        "--quiet",
-        "--no-python-version-warning",
-        "--target",
-        "lib",
-        SUITE,
-    ]);
-    run(install.current_dir(folder))?;
+    let pip_of = |from: &Path, arguments: &[&str]| {
+        let mut install = python.command(folder);
+        install.arg(from).args(["install", "--quiet", "--no-python-version-warning", "--upgrade"]).args(arguments);
+        run(install.env("PYTHONPATH", folder.join("tools")).current_dir(folder))
+    };
+    // A wheel is a zip, and Python runs what is in one; from a folder it can build what is no wheel, too.
+    pip_of(&wheel.join("pip"), &[&["--target", "tools"], &TOOLS[..]].concat())?;
+    pip_of(Path::new("tools/pip"), &["--target", "lib", SUITE])?;
     // What the namespace packages of that time leave out when they are not in the system's folder.
     fs::write(folder.join("lib/zope/__init__.py"), "")?;
     fs::write(done, SUITE)?;
@@ -201,13 +202,13 @@ fn find_python(folder: &Path) -> Option<Python> {
     let of_pyenv = files(&home.join(".pyenv/versions")).unwrap_or_default();
     let of_pyenv = of_pyenv.into_iter().map(|version| version.join("bin/python2.7"));
     let installed = ["python2.7", "python2"].map(PathBuf::from).into_iter().chain(of_pyenv);
-    let installed = installed.map(|program| Python { program, libraries: None });
+    let installed = installed.map(|program| Python { program, unpacked: None });
     installed.chain([unpacked(folder)]).find(Python::works)
 }
 
 fn unpacked(folder: &Path) -> Python {
     let usr = folder.join("python/usr");
-    Python { program: usr.join("bin/python2.7"), libraries: Some(usr.join("lib/x86_64-linux-gnu")) }
+    Python { program: usr.join("bin/python2.7"), unpacked: Some(usr) }
 }
 
 /// Unpacks Debian 11's Python, with lists of packages of its own: the system's stay as they are.

@@ -36,9 +36,9 @@ use crate::message::Message;
 /// Bytes read at once; one buffer a thread.
 const READ_BYTES: usize = 64 * 1024;
 /// Bytes of frames written at once, at least one frame.
-const WRITE_BYTES: usize = 64 * 1024;
+pub const WRITE_BYTES: usize = 64 * 1024;
 /// Frames written at once.
-const FRAMES_MAX: usize = 32;
+pub const FRAMES_MAX: usize = 32;
 /// What a client must take within the write timeout, unless there is less: at 30 s, 550 bytes a
 /// second.
 pub const PROGRESS_BYTES: usize = 16 * 1024;
@@ -308,11 +308,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             let frames = &self.outbox.frames;
             let stream = Pin::new(&mut self.stream);
             let polled = match frames.len() {
-                0 => {
-                    if self.needs_flush {
-                        ready!(stream.poll_flush(cx)).map_err(end_of)?;
+                0 if self.needs_flush => match stream.poll_flush(cx) {
+                    Poll::Ready(Ok(())) => {
                         self.needs_flush = false;
+                        continue;
                     }
+                    other => other.map_ok(|()| 0),
+                },
+                0 => {
                     self.stall = None;
                     return Poll::Ready(Ok(()));
                 }
@@ -603,6 +606,25 @@ mod tests {
         far.read_exact(&mut [0; 20_000]).await.expect("bytes");
         assert_eq!(look(&mut socket, &mut said).await, Poll::Ready(Ok(())), "all is out");
         assert_eq!((socket.deadline(), socket.check_progress()), (None, Ok(())));
+    }
+
+    /// A stream that holds back what it was given, as TLS may, is given as much time to let it go.
+    #[tokio::test(start_paused = true)]
+    async fn time_is_counted_while_a_stream_holds_back() {
+        let (near, mut far) = duplex(1);
+        let stream = tokio::io::BufStream::new(near);
+        let mut socket = Socket::new(stream, Arc::new(ServeOptions::default()), false);
+        let mut said = Said::these(["{}".to_owned()]);
+        let polled = poll_fn(|cx| Poll::Ready(socket.poll_exchange(cx, &mut said))).await;
+        assert!(polled.is_pending() && !socket.is_flushed() && socket.outbox.is_empty());
+        assert_eq!(socket.deadline(), Some(Instant::now() + Duration::from_secs(30)));
+        let writing = poll_fn(|cx| {
+            let _ = socket.poll_exchange(cx, &mut said)?;
+            if socket.is_flushed() { Poll::Ready(Ok::<_, End>(())) } else { Poll::Pending }
+        });
+        let mut told = [0; 4];
+        let (written, _) = tokio::join!(writing, far.read_exact(&mut told));
+        assert_eq!((written, told, socket.deadline()), (Ok(()), [0x81, 2, b'{', b'}'], None));
     }
 
     /// What a client hears, and whether the socket then waits for it.
