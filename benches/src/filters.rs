@@ -12,7 +12,7 @@ use futures_util::{SinkExt, StreamExt};
 use pipeline::projection::Pair;
 use pipeline::{DiffPart, Epoch};
 use push::hub::{Publication, Stamp};
-use push::serve::{Gate, Strangers};
+use push::serve::{Entrance, Gate};
 use push::session::Session;
 use push::view::{View, ViewSpec};
 use push::{Health, Hub, Projection, ProjectionId, ServeOptions, serve};
@@ -176,7 +176,7 @@ async fn server(hub: Arc<Hub>) -> Result<(SocketAddr, oneshot::Sender<()>, watch
     let shutdown = async move { drop(stopped.await) };
     let options = ServeOptions::default();
     let more = Arc::new(|_: &mut _| ());
-    tokio::spawn(serve(listener, hub, gate, options, Arc::new(Strangers), health.subscribe(), more, shutdown));
+    tokio::spawn(serve(listener, hub, Entrance::of_strangers(gate), options, health.subscribe(), more, shutdown));
     Ok((address, stop, health))
 }
 

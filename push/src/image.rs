@@ -73,7 +73,7 @@ pub struct Image {
 #[derive(Debug)]
 enum WindowImage {
     /// The window is being made.
-    Making(WindowState),
+    Making(Box<WindowState>),
     /// They are these.
     Made(Epoch),
 }
@@ -228,7 +228,7 @@ impl Image {
                 let held = row.clone();
                 let other = |rows: &Rows| rows.get(held.key()).map(|(row, number)| (row.clone(), number));
                 match (is_at_old, has_key) {
-                    (true, _) => other(new).is_none().then(|| [Some((row, number)), None]),
+                    (true, _) => other(new).is_none().then_some([Some((row, number)), None]),
                     (false, true) => (number > since).then(|| [other(old), Some((row, number))]),
                     (false, false) => {
                         let old = other(old);
@@ -347,7 +347,7 @@ impl Image {
         let epoch = self.shared.stamp.epoch;
         let mut state = match self.window.take() {
             Some(WindowImage::Making(state)) => state,
-            _ => WindowState::new(window, &self.view.info, epoch)?,
+            _ => Box::new(WindowState::new(window, &self.view.info, epoch)?),
         };
         if !matches!(self.reached, Reached::End) {
             let has_key = self.view.info.key.is_some();

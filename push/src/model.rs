@@ -369,9 +369,8 @@ fn publication(projection: usize, changed: &[(Row, i64)]) -> Publication {
 /// Changes some rows of both projections at random.
 fn change(random: &mut Random, rows: &mut Rows) -> Vec<(ProjectionId, Publication)> {
     let mut publications = Vec::new();
-    for projection in 0..2 {
-        let before = rows[projection].clone();
-        let after = &mut rows[projection];
+    for (projection, after) in rows.iter_mut().enumerate() {
+        let before = after.clone();
         for _ in 0..random.below(4) {
             let row = random.row();
             if projection == 0 {

@@ -155,11 +155,12 @@ fn count(row: Option<&(HeldRow, i64)>) -> i64 {
 /// What is different between two lists of rows, by key.
 #[must_use]
 pub fn pairs_between(before: &[(HeldRow, i64)], after: &[(HeldRow, i64)], has_key: bool) -> Vec<HeldPair> {
-    let mut by_key: BTreeMap<&[u8], [Option<&(HeldRow, i64)>; 2]> = BTreeMap::new();
+    type Pair<'a> = [Option<&'a (HeldRow, i64)>; 2];
+    let mut by_key: BTreeMap<&[u8], Pair<'_>> = BTreeMap::new();
     for (at, rows) in [before, after].into_iter().enumerate() {
         rows.iter().for_each(|row| by_key.entry(row.0.key()).or_default()[at] = Some(row));
     }
-    let is_equal = |pair: &[Option<&(HeldRow, i64)>; 2]| match pair {
+    let is_equal = |pair: &Pair<'_>| match pair {
         [Some(old), Some(new)] => old.0.row() == new.0.row() && (has_key || old.1 == new.1),
         _ => false,
     };

@@ -140,6 +140,22 @@ pub struct WithheldNow {
 /// Adds the program's own figures to the metrics page.
 pub type MoreMetrics = Arc<dyn Fn(&mut Registry) + Send + Sync>;
 
+/// Who may come in, and who they are.
+pub struct Entrance {
+    /// Which hosts are served, and which pages may connect.
+    pub gate: Gate,
+    /// Whose a token is.
+    pub authenticator: Arc<dyn Authenticator>,
+}
+
+impl Entrance {
+    /// Of a server that takes no tokens.
+    #[must_use]
+    pub fn of_strangers(gate: Gate) -> Entrance {
+        Entrance { gate, authenticator: Arc::new(Strangers) }
+    }
+}
+
 /// What every connection shares.
 struct Shared {
     hub: Arc<Hub>,
@@ -196,14 +212,14 @@ impl Stopping {
 pub async fn serve(
     listener: TcpListener,
     hub: Arc<Hub>,
-    gate: Gate,
+    entrance: Entrance,
     options: ServeOptions,
-    authenticator: Arc<dyn Authenticator>,
     health: watch::Receiver<Health>,
     more_metrics: MoreMetrics,
     shutdown: impl Future<Output = ()>,
 ) {
     let peers = Peers::new(options.connections_max, options.connections_per_address_max);
+    let Entrance { gate, authenticator } = entrance;
     let shared = Arc::new(Shared {
         hub,
         gate,

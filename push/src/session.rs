@@ -60,7 +60,7 @@ pub struct Session {
     next_viewer: Option<Viewer>,
     token: Option<Box<str>>,
     /// What the client asked while it was not known whose its token is: an answer depends on that.
-    deferred: Option<Box<Vec<String>>>,
+    deferred: Option<Vec<String>>,
     /// Whether that is to be answered as soon as the client is who its token says.
     goes_on: bool,
     /// Told when something concerns a subscription.
@@ -154,6 +154,9 @@ enum Sending {
     Message(Message),
     Diff(Box<Diff>),
 }
+
+/// The client's name for a subscription, what it is of, and what of that the client has not been told.
+type Owed = (Arc<str>, Arc<View>, Vec<Due>);
 
 /// How an image begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -270,7 +273,7 @@ impl Session {
             Ok(Request::Unsubscribe { id }) => self.unsubscribe(&id),
             Ok(Request::Batch(batch)) => self.batch(&batch),
             Ok(Request::Authenticate { token }) => {
-                (self.token, self.deferred) = (Some(token.into()), Some(Box::default()));
+                (self.token, self.deferred) = (Some(token.into()), Some(Vec::new()));
                 Ok(())
             }
             Ok(Request::Ping) => {
@@ -414,7 +417,7 @@ impl Session {
     }
 
     fn bring_to(&mut self, moment: Arc<Moment>) {
-        let mut due: Vec<(Arc<str>, Arc<View>, Vec<Due>)> = Vec::new();
+        let mut due: Vec<Owed> = Vec::new();
         let mut lost: Vec<Arc<str>> = Vec::new();
         for (id, held) in self.subscriptions.iter().filter(|(_, held)| matches!(held.state, State::Live)) {
             match self.hub.due(&held.view, self.moment.epoch, moment.epoch) {
@@ -433,7 +436,7 @@ impl Session {
         match self.mode {
             Mode::Latest => self.send_diff(Arc::clone(&self.moment), due),
             Mode::Every => {
-                let mut epochs: BTreeMap<Epoch, Vec<(Arc<str>, Arc<View>, Vec<Due>)>> = BTreeMap::new();
+                let mut epochs: BTreeMap<Epoch, Vec<Owed>> = BTreeMap::new();
                 for (id, view, found) in due {
                     for one in found {
                         let of_epoch = epochs.entry(one.record.stamp.epoch).or_default();
@@ -448,7 +451,7 @@ impl Session {
         }
     }
 
-    fn send_diff(&mut self, to: Arc<Moment>, due: Vec<(Arc<str>, Arc<View>, Vec<Due>)>) {
+    fn send_diff(&mut self, to: Arc<Moment>, due: Vec<Owed>) {
         if due.is_empty() {
             return;
         }
@@ -459,7 +462,7 @@ impl Session {
             rows_max: self.rows_max,
         };
         let rows_max = self.rows_max;
-        let make = |due: Vec<(Arc<str>, Arc<View>, Vec<Due>)>| -> Diff {
+        let make = |due: Vec<Owed>| -> Diff {
             let changes = due.into_iter().map(|(id, view, due)| (id, Changes::new(&view, due))).collect();
             Diff::new(Arc::clone(&to), changes, rows_max)
         };

@@ -69,7 +69,7 @@ struct State {
     /// Who is waiting for something to happen.
     signals: Vec<Option<Arc<Signal>>>,
     free: Vec<usize>,
-    window: Option<WindowState>,
+    window: Option<Box<WindowState>>,
 }
 
 /// An epoch that concerns a view.
@@ -244,7 +244,7 @@ impl View {
 
     /// Has the publisher keep this window from now on; gives it back when it does not have all that
     /// the publisher told meanwhile, or the publisher does not know the view.
-    pub(crate) fn keep_window(&self, window: WindowState) -> Result<(), WindowState> {
+    pub(crate) fn keep_window(&self, window: Box<WindowState>) -> Result<(), Box<WindowState>> {
         let mut state = self.lock();
         let is_known = state.told_from.is_some_and(|told_from| told_from <= window.epoch.next());
         if !is_known || state.entries.back().is_some_and(|last| last.epoch > window.epoch) {

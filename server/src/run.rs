@@ -7,7 +7,7 @@ use std::thread;
 
 use anyhow::Context;
 use connectors::{Connector, Link, SourceState, event_queue};
-use push::serve::{Authenticator, Gate, Strangers};
+use push::serve::{Authenticator, Entrance, Gate, Strangers};
 use push::session::SessionLimits;
 use push::{Health, Hub, ServeOptions, serve};
 use sql::config::LimitsConfig;
@@ -141,9 +141,8 @@ pub async fn start(folder: &Path, options: RunOptions) -> anyhow::Result<Running
     let serving = tokio::spawn(serve(
         listener,
         Arc::clone(&hub),
-        gate,
+        Entrance { gate, authenticator },
         options.serve.unwrap_or_else(|| serve_options(&project.config.limits)),
-        authenticator,
         board.subscribe(),
         more_metrics,
         stopped,

@@ -108,7 +108,7 @@ pub(crate) fn decide(
     for (name, place) in
         project.policies.iter().map(|it| &it.on).chain(project.grants.iter().flat_map(|grant| &grant.on))
     {
-        if !project.queries.get(name).is_some_and(|query| query.projection.is_some()) {
+        if project.queries.get(name).is_none_or(|query| query.projection.is_none()) {
             wrong.push(no_projection(project, name, place));
         }
     }

@@ -85,9 +85,8 @@ async fn a_connection_that_panics_ends_the_server() {
     let server = tokio::spawn(push::serve(
         listener,
         hub,
-        gate,
+        push::serve::Entrance::of_strangers(gate),
         push::ServeOptions::default(),
-        Arc::new(push::serve::Strangers),
         health,
         Arc::new(|_: &mut _| panic!("as the test has it")),
         std::future::pending(),

@@ -1,5 +1,6 @@
 //! Paths to answers.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::error::ArrowError;
@@ -13,6 +14,7 @@ use hyper::header::{
     X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode};
+use percent_encoding::percent_decode_str;
 use serde_json::json;
 
 use super::gate::Caller;
@@ -64,6 +66,14 @@ pub async fn answer(shared: Arc<Shared>, request: Request<Incoming>, slot: Arc<S
     if let Some((_, content_type, content)) = PAGE.iter().find(|(at, ..)| *at == path) {
         return page(content_type, content);
     }
+    if path == "/metrics" {
+        // They tell how many rows there are of what: where administrators are known, it is for them.
+        if shared.authenticator.has_admins() && !is_admin(&shared, &request) {
+            return for_admins(&shared);
+        }
+        let page = shared.metrics.page(&shared.hub, &*shared.more_metrics);
+        return with_type(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", page);
+    }
     let identity = match identify(&shared, &request, caller).await {
         Ok(identity) => identity,
         Err(refused) => {
@@ -76,16 +86,12 @@ pub async fn answer(shared: Arc<Shared>, request: Request<Incoming>, slot: Arc<S
     }
     let viewer = identity.map(|identity| identity.viewer).unwrap_or_default();
     match path.as_str() {
-        "/metrics" => {
-            let page = shared.metrics.page(&shared.hub, &*shared.more_metrics);
-            with_type(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", page)
-        }
         "/v1/projections" => with_type(StatusCode::OK, JSON, catalog(&shared, &viewer)),
         other => match other.strip_prefix("/v1/projections/") {
             Some(path) => match path.rsplit_once('/') {
-                Some((name, "errors")) => errors(&shared, name, &viewer),
-                Some((name, "explain")) => explain(&shared, name, &viewer),
-                _ => rows(&shared, path, &viewer),
+                Some((name, "errors")) => errors(&shared, &plain(name), &viewer),
+                Some((name, "explain")) => explain(&shared, &plain(name), &viewer),
+                _ => rows(&shared, &plain(path), &viewer),
             },
             None => refusal(
                 StatusCode::NOT_FOUND,
@@ -93,6 +99,17 @@ pub async fn answer(shared: Arc<Shared>, request: Request<Incoming>, slot: Arc<S
             ),
         },
     }
+}
+
+/// A name as it is, of one as a URL has it: `offene%20aufträge`.
+fn plain(name: &str) -> Cow<'_, str> {
+    percent_decode_str(name).decode_utf8_lossy()
+}
+
+/// Whether a request bears the administrators' token.
+fn is_admin(shared: &Shared, request: &Request<Incoming>) -> bool {
+    let told = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    told.and_then(|told| told.strip_prefix("Bearer ")).is_some_and(|token| shared.authenticator.is_admin(token.trim()))
 }
 
 /// Whose request this is; `None` when it bears no token.
@@ -117,22 +134,19 @@ fn unauthorized(refused: &Refusal) -> Response<Body> {
     response
 }
 
+fn for_admins(shared: &Shared) -> Response<Body> {
+    shared.metrics.refused.inc();
+    unauthorized(&Refusal::new("forbidden", "this is for administrators: Authorization: Bearer ADMIN_TOKEN"))
+}
+
 /// Bytes of a request to an endpoint for administrators.
 const ADMIN_BYTES_MAX: usize = 16 * 1024;
 
 /// `POST /v1/sessions/revoke` of `{"subject": "…"}`: cuts a subject off at once, and for every token
 /// that was issued before.
 async fn revoke(shared: &Shared, request: Request<Incoming>) -> Response<Body> {
-    let told = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let is_admin = told
-        .and_then(|told| told.strip_prefix("Bearer "))
-        .is_some_and(|token| shared.authenticator.is_admin(token.trim()));
-    if !is_admin {
-        shared.metrics.refused.inc();
-        return unauthorized(&Refusal::new(
-            "forbidden",
-            "this is for administrators: Authorization: Bearer ADMIN_TOKEN",
-        ));
+    if !is_admin(shared, &request) {
+        return for_admins(shared);
     }
     if request.method() != Method::POST {
         let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, &Refusal::new("method_not_allowed", "POST it"));

@@ -35,6 +35,9 @@ pub trait Authenticator: Send + Sync {
     /// How long a session goes on after its token has expired, for a new one to come.
     fn grace(&self) -> Duration;
 
+    /// Whether there is anything that proves an administrator.
+    fn has_admins(&self) -> bool;
+
     /// Whether this proves an administrator.
     fn is_admin(&self, token: &str) -> bool;
 
@@ -58,6 +61,10 @@ impl Authenticator for Strangers {
 
     fn grace(&self) -> Duration {
         Duration::ZERO
+    }
+
+    fn has_admins(&self) -> bool {
+        false
     }
 
     fn is_admin(&self, _: &str) -> bool {
@@ -241,7 +248,7 @@ mod tests {
         let served = served(ServeOptions::default()).await;
         let mut told = String::new();
         for token in ["", "ann", "admin", "thief"] {
-            for path in ["/v1/projections/keyed", "/v1/projections/keyed/errors", "/v1/projections"] {
+            for path in ["/v1/projections/k%65yed", "/v1/projections/keyed/errors", "/v1/projections"] {
                 let bearer = format!("Bearer {token}");
                 let headers = [("authorization", &*bearer)];
                 let headers = if token.is_empty() { &[][..] } else { &headers };
@@ -261,16 +268,16 @@ mod tests {
             }
         }
         expect![[r#"
-                  /v1/projections/keyed          200 []
+                  /v1/projections/k%65yed        200 []
                   /v1/projections/keyed/errors   403 "forbidden"
                   /v1/projections                200 "keyed" "bag"
-            ann   /v1/projections/keyed          200 [[1,"ann",5]]
+            ann   /v1/projections/k%65yed        200 [[1,"ann",5]]
             ann   /v1/projections/keyed/errors   403 "forbidden"
             ann   /v1/projections                200 "keyed" "bag"
-            admin /v1/projections/keyed          200 [[1,"ann",5],[2,"bob",6],[3,null,null]]
+            admin /v1/projections/k%65yed        200 [[1,"ann",5],[2,"bob",6],[3,null,null]]
             admin /v1/projections/keyed/errors   200 0
             admin /v1/projections                200 "keyed" "bag"
-            thief /v1/projections/keyed          401 "invalid_token"
+            thief /v1/projections/k%65yed        401 "invalid_token"
             thief /v1/projections/keyed/errors   401 "invalid_token"
             thief /v1/projections                401 "invalid_token"
         "#]]
@@ -312,6 +319,9 @@ mod tests {
         let subject = r#"{"subject":"ann"}"#;
         assert_eq!(revoke("POST", "Bearer a guess", subject).await.0, 401);
         assert_eq!(revoke("GET", "Bearer the admin token", subject).await.0, 405);
+        for (token, status) in [("Bearer ann", 401), ("Bearer the admin token", 200)] {
+            assert_eq!(get(served.address, "GET /metrics", &[("authorization", token)]).await.0, status);
+        }
         assert_eq!(revoke("POST", "Bearer the admin token", "{}").await.0, 400);
         assert!(ann.ask(r#"{"op":"ping"}"#).await.contains("heartbeat"));
         let (status, body) = revoke("POST", "Bearer the admin token", subject).await;

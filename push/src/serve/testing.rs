@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_websockets::{ClientBuilder, Limits, Message, WebSocketStream};
 
 use super::identity::{Authenticator, Identifying, Identity, Strangers};
-use super::{Gate, Health, ServeOptions, serve};
+use super::{Entrance, Gate, Health, ServeOptions, serve};
 use crate::hub::Hub;
 use crate::protocol::Refusal;
 use crate::viewer::Viewer;
@@ -53,9 +53,8 @@ impl Served {
         let serving = tokio::spawn(serve(
             listener,
             Arc::clone(&hub),
-            gate,
+            Entrance { gate, authenticator },
             options,
-            authenticator,
             health.subscribe(),
             Arc::new(|_| ()),
             shutdown,
@@ -178,6 +177,10 @@ impl Authenticator for People {
 
     fn grace(&self) -> Duration {
         Duration::from_millis(100)
+    }
+
+    fn has_admins(&self) -> bool {
+        true
     }
 
     fn is_admin(&self, token: &str) -> bool {

@@ -76,6 +76,9 @@ async fn run(
     drop(slot);
 }
 
+/// A connection of another kind, and whose it is.
+type NotTcp = (Upgraded, Option<Box<Identity>>);
+
 /// A session on the TCP socket itself: without hyper's buffers, and without a virtual call. On the
 /// heap, since what a future is given by value it has room for twice.
 fn tcp_connection(
@@ -83,7 +86,7 @@ fn tcp_connection(
     upgraded: Upgraded,
     deflates: bool,
     identity: Option<Box<Identity>>,
-) -> Result<Box<Connection<TcpStream>>, (Upgraded, Option<Box<Identity>>)> {
+) -> Result<Box<Connection<TcpStream>>, NotTcp> {
     match upgraded.downcast::<TokioIo<HttpStream>>() {
         Ok(parts) => {
             let stream = parts.io.into_inner().into_inner();
