@@ -96,7 +96,7 @@ struct Call {
 
 /// A sum over rows: of a group, or of what a step changes in it.
 ///
-/// Numbers of rows are added with [`add_count`]. With these no more than 2^63, sums fit: of integers
+/// Numbers of rows are added with `add_count`. With these no more than 2^63, sums fit: of integers
 /// within 2^126, of decimals within 2^190; and the NaNs and infinities of a float are among its values.
 #[derive(Debug, Default)]
 pub struct Group {

@@ -1,6 +1,6 @@
 //! `ORDER BY … LIMIT … OFFSET …`, kept live.
 //!
-//! All rows are held in order; the output is a window of it, from one [`Edge`] to another: behind the
+//! All rows are held in order; the output is a window of it, from one `Edge` to another: behind the
 //! rows that are skipped, and behind those and the rows that are wanted. Where the edges are is
 //! remembered, so that what lies before, within and behind the window is never walked: a step moves
 //! an edge by as many rows as came or went before it. What the window gains and loses is then among
