@@ -138,7 +138,7 @@ pub(crate) fn faults_of_view(faults: Option<&Faults>, columns: &[usize]) -> Opti
 }
 
 /// Cuts rows of these sizes in bytes into pieces of bounded rows and bytes.
-pub(crate) fn pieces(sizes: impl Iterator<Item = usize>) -> Vec<Range<usize>> {
+pub fn pieces(sizes: impl Iterator<Item = usize>) -> Vec<Range<usize>> {
     let mut pieces = Vec::new();
     let (mut start, mut bytes, mut end) = (0, 0, 0);
     for size in sizes {

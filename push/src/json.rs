@@ -140,30 +140,6 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// What SQL calls a type.
-#[must_use]
-pub fn type_name(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Boolean => "boolean".to_owned(),
-        DataType::Int8 | DataType::Int16 | DataType::UInt8 => "smallint".to_owned(),
-        DataType::Int32 | DataType::UInt16 => "integer".to_owned(),
-        DataType::Int64 | DataType::UInt32 | DataType::UInt64 => "bigint".to_owned(),
-        DataType::Float16 | DataType::Float32 => "real".to_owned(),
-        DataType::Float64 => "double precision".to_owned(),
-        DataType::Decimal128(p, s) | DataType::Decimal256(p, s) => format!("numeric({p},{s})"),
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "text".to_owned(),
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "bytea".to_owned(),
-        DataType::Date32 | DataType::Date64 => "date".to_owned(),
-        DataType::Time32(_) | DataType::Time64(_) => "time".to_owned(),
-        DataType::Timestamp(_, None) => "timestamp".to_owned(),
-        DataType::Timestamp(_, Some(_)) => "timestamptz".to_owned(),
-        DataType::Interval(_) | DataType::Duration(_) => "interval".to_owned(),
-        DataType::List(item) | DataType::LargeList(item) => format!("{}[]", type_name(item.data_type())),
-        DataType::Struct(_) => "record".to_owned(),
-        other => other.to_string().to_lowercase(),
-    }
-}
-
 /// A moment as `"2026-11-21T12:00:00.5Z"`, from microseconds since 1970 UTC.
 #[must_use]
 pub fn moment(micros: i64) -> String {
@@ -314,6 +290,7 @@ fn iso_interval(months: i32, days: i32, nanos: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use filter::type_name;
     use std::sync::Arc;
 
     use arrow::array::{

@@ -1,13 +1,12 @@
 //! What an epoch changed in a projection, typed, and as JSON once somebody is sent it.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use pipeline::DiffPart;
-use pipeline::delta::{PIECE_BYTES_MAX, PIECE_ROWS_MAX};
+use pipeline::delta::pieces;
 use pipeline::row::EncodedRows;
 
 use crate::hub::{Moment, Projection};
@@ -165,23 +164,6 @@ pub fn pairs_between(before: &[(HeldRow, i64)], after: &[(HeldRow, i64)], has_ke
         _ => false,
     };
     by_key.into_values().filter(|pair| !is_equal(pair)).map(|pair| pair.map(Option::<&_>::cloned)).collect()
-}
-
-/// Cuts rows of these sizes in bytes into pieces of bounded rows and bytes.
-fn pieces(sizes: impl Iterator<Item = usize>) -> Vec<Range<usize>> {
-    let (mut pieces, mut start, mut bytes, mut end) = (Vec::new(), 0, 0, 0);
-    for size in sizes {
-        if end > start && (end - start == PIECE_ROWS_MAX || bytes + size > PIECE_BYTES_MAX) {
-            pieces.push(start..end);
-            (start, bytes) = (end, 0);
-        }
-        bytes += size;
-        end += 1;
-    }
-    if end > start {
-        pieces.push(start..end);
-    }
-    pieces
 }
 
 /// How often a logged row is held, about: typed, and as the JSON of one choice of columns.

@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use filter::type_name;
 use hashbrown::HashMap;
 use pipeline::Epoch;
 
 use crate::hub::{Moment, Projection, Stamp};
 use crate::image::PART_BYTES;
-use crate::json::{moment, type_name, write_string};
+use crate::json::{moment, write_string};
 use crate::message::{Draft, Message};
 use crate::protocol::write_position;
 use crate::record::Record;

@@ -524,7 +524,7 @@ mod tests {
                 messages_per_second: 50,
                 message_burst: 300,
                 handshake_time: 10s,
-                idle_time: 60s,
+                idle_time: 300s,
                 write_time: 30s,
                 log_size: 67108864,
                 batch_min: 0ns,
@@ -581,7 +581,13 @@ mod tests {
                     lifetime_max: Some(
                         86400s,
                     ),
-                    role_claim: ClaimPath("realm_access.roles"),
+                    role_claim: ClaimPath {
+                        text: "realm_access.roles",
+                        names: [
+                            "realm_access",
+                            "roles",
+                        ],
+                    },
                     cookie: Some(
                         "__Host-session",
                     ),
@@ -712,12 +718,12 @@ mod tests {
                   = help: write ${NAME} or ${NAME:-otherwise}
 
                 1 mistake
-                error: a claim has a name
+                error: a claim is named such as `sub` or `app_metadata.org`
                  --> deltafront.toml:3:14
                   |
                 3 | role_claim = ''
                   |              ^^
-                  = help: write role_claim = "role", or a path such as "/realm_access/roles"
+                  = help: write role_claim = "role", or of a claim within another "realm_access.roles"
 
                 1 mistake
                 error: that is no name of a cookie
