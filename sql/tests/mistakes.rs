@@ -417,15 +417,18 @@ fn the_folder_and_its_settings() {
     check(
         &[("deltafront.toml", "[auth]\nrole_claim = \"app..role\"\n"), ("a.sql", TABLES)],
         &expect![[r#"
-        error: a claim is named such as `sub` or `app_metadata.org`
-         --> deltafront.toml:2:14
-          |
-        2 | role_claim = "app..role"
-          |              ^^^^^^^^^^^
-          = help: see docs/projects.md for what deltafront.toml may hold
+            error: [auth] in deltafront.toml has no keys to check tokens with
+              = help: give one of secret, key_file and jwks_url
 
-        1 mistake
-    "#]],
+            error: a claim is named such as `sub` or `app_metadata.org`
+             --> deltafront.toml:2:14
+              |
+            2 | role_claim = "app..role"
+              |              ^^^^^^^^^^^
+              = help: write role_claim = "role", or of a claim within another "realm_access.roles"
+
+            2 mistakes
+        "#]],
     );
     check(
         &[("a.sql", "CREATE MATERIALIZED VIEW x AS SELECT 'never ends FROM t;")],
