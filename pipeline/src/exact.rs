@@ -7,12 +7,11 @@
 //! rounded once. It does not depend on the order of the rows.
 //!
 //! Of the 67 digits of 32 bits that the widest sum needs, only the window in use is kept: five
-//! or six for values of like size.
+//! or six for values of like size. Exponents count from the smallest subnormal, 2^-1074, of which
+//! every float is a multiple.
 
 /// Bits of one digit.
 const DIGIT: u32 = 32;
-/// The exponent of the accumulator's lowest bit: that of the smallest subnormal.
-const LOWEST: i32 = -1074;
 
 /// An exact sum of `f64` values with integer weights.
 #[derive(Clone, Debug, Default)]
@@ -78,7 +77,7 @@ impl ExactSum {
         let bits = value.to_bits();
         let exponent = (bits >> 52 & 0x7FF) as usize;
         let fraction = bits & ((1 << 52) - 1);
-        // value = mantissa * 2^(LOWEST + shift)
+        // value = mantissa * 2^shift
         let (mantissa, shift) = if exponent == 0 { (fraction, 0) } else { (fraction | 1 << 52, exponent - 1) };
         let negative = value.is_sign_negative() != (weight < 0);
         // 53 + 64 bits, then shifted by up to 31: as two halves of the weight it fits an i128.
@@ -176,7 +175,7 @@ impl ExactSum {
         let sticky = wide & ((1 << (length - 64)) - 1) != 0
             || magnitude[..top.saturating_sub(2)].iter().any(|&digit| digit != 0);
         // high * 2^exponent, with high in 2^63..2^64.
-        let exponent = LOWEST + i32::try_from((self.first + top) * DIGIT as usize).unwrap_or(i32::MAX) - 64
+        let exponent = i32::try_from((self.first + top) * DIGIT as usize).unwrap_or(i32::MAX) - 64
             + i32::try_from(length).unwrap_or_default()
             - 64;
         let rounded = round(high, sticky, exponent);
@@ -188,7 +187,7 @@ impl ExactSum {
 fn round(high: u64, sticky: bool, exponent: i32) -> f64 {
     // Normal numbers keep 53 bits of 64; subnormals fewer. A sum is a multiple of the smallest of
     // these, so at least one bit is kept.
-    let drop = 11.max(LOWEST - exponent).cast_unsigned();
+    let drop = 11.max(-exponent).cast_unsigned();
     let (kept, rest) = (high >> drop, high & ((1 << drop) - 1));
     let half = 1_u64 << (drop - 1);
     let up = rest > half || (rest == half && (sticky || kept & 1 == 1));
@@ -200,11 +199,11 @@ fn round(high: u64, sticky: bool, exponent: i32) -> f64 {
 /// `mantissa * 2^power`, where the result is exact or overflows.
 fn scale(mantissa: u64, power: i32) -> f64 {
     if mantissa < 1 << 52 {
-        // Subnormal: `power` is LOWEST.
+        // Subnormal: `power` is 0.
         return f64::from_bits(mantissa);
     }
     // 2^53 is the next power of two, and its fraction is zero too.
-    let biased = power + i32::from(mantissa == 1 << 53) - LOWEST + 1;
+    let biased = power + i32::from(mantissa == 1 << 53) + 1;
     if biased >= 0x7FF {
         return f64::INFINITY;
     }
