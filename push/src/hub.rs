@@ -163,7 +163,23 @@ struct Visible {
     /// Whether a projection's rows are there. Until then it has none to show, which is not the same
     /// as having none.
     is_ready: Vec<bool>,
-    failed: Arc<BTreeMap<ProjectionId, Arc<str>>>,
+    failed: Arc<Reasons>,
+    /// Why what a projection shows may be old.
+    stale: Arc<Reasons>,
+}
+
+/// Projections, each with why.
+pub type Reasons = BTreeMap<ProjectionId, Arc<str>>;
+
+/// What holds at one moment.
+#[derive(Clone)]
+pub struct Now {
+    /// The moment.
+    pub moment: Arc<Moment>,
+    /// Projections that can't be served.
+    pub failed: Arc<Reasons>,
+    /// Projections whose source is not being read.
+    pub stale: Arc<Reasons>,
 }
 
 /// The last epochs that changed a projection.
@@ -223,6 +239,7 @@ impl Hub {
             rows: vec![Rows::default(); count],
             is_ready: vec![false; count],
             failed: Arc::default(),
+            stale: Arc::default(),
         };
         Hub {
             projections: projections.into_iter().map(Arc::new).collect(),
@@ -415,6 +432,19 @@ impl Hub {
         views.gone.push((view.id, view.spec.clone()));
     }
 
+    /// Says which projections show what may be old, since a source of theirs is not being read; those
+    /// who see them are told, and told when it is over.
+    pub fn set_stale(&self, stale: Reasons) {
+        let changed: Vec<ProjectionId> = {
+            let mut visible = lock(&self.visible);
+            let all = visible.stale.keys().chain(stale.keys());
+            let changed = all.filter(|id| visible.stale.get(id) != stale.get(id)).copied().collect();
+            visible.stale = Arc::new(stale);
+            changed
+        };
+        changed.into_iter().flat_map(|id| self.views_of(id)).for_each(|view| view.wake());
+    }
+
     /// A projection's rows, and when that is.
     #[must_use]
     pub fn snapshot(&self, id: ProjectionId) -> Snapshot {
@@ -431,12 +461,16 @@ impl Hub {
         snapshot
     }
 
-    /// Where the hub is, and which projections can't be served there.
+    /// Where the hub is, and what is wrong there.
     #[must_use]
-    pub fn now(&self) -> (Arc<Moment>, Arc<BTreeMap<ProjectionId, Arc<str>>>) {
+    pub fn now(&self) -> Now {
         let now = {
             let visible = lock(&self.visible);
-            (Arc::clone(&visible.stamp), Arc::clone(&visible.failed))
+            Now {
+                moment: Arc::clone(&visible.stamp),
+                failed: Arc::clone(&visible.failed),
+                stale: Arc::clone(&visible.stale),
+            }
         };
         #[cfg(test)]
         self.looked();

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use filter::Predicate;
 use pipeline::Epoch;
 
-use crate::hub::{FellOff, Hub, Moment, Projection, ProjectionId};
+use crate::hub::{FellOff, Hub, Moment, Now, Projection, ProjectionId, Reasons};
 use crate::image::{Image, PART_BYTES, Piece};
 use crate::json::write_string;
 use crate::message::{Draft, Message};
@@ -74,6 +74,8 @@ pub struct Session {
     loading: VecDeque<Arc<str>>,
     /// Subscriptions that have been told that their projection fails.
     told_failed: BTreeSet<Arc<str>>,
+    /// Subscriptions that have been told that what they show may be old.
+    told_stale: BTreeSet<Arc<str>>,
     interval: Option<Duration>,
     mode: Mode,
     rows_max: usize,
@@ -215,6 +217,7 @@ impl Session {
             sending: VecDeque::new(),
             loading: VecDeque::new(),
             told_failed: BTreeSet::new(),
+            told_stale: BTreeSet::new(),
             interval: None,
             mode: Mode::Latest,
             rows_max: usize::MAX,
@@ -306,8 +309,7 @@ impl Session {
         };
         let info = Arc::clone(&self.hub.projections()[projection.0]);
         let spec = view_spec(projection, &info, asked, &self.viewer)?;
-        let (_, failed) = self.hub.now();
-        if let Some(reason) = failed.get(&projection) {
+        if let Some(reason) = self.hub.now().failed.get(&projection) {
             return Err(self.viewer.failure(&info, reason));
         }
         let begin = match &asked.resume {
@@ -345,7 +347,7 @@ impl Session {
 
     /// Begins with the images of those whose projections are ready.
     fn load(&mut self) {
-        let (_, failed) = self.hub.now();
+        let failed = self.hub.now().failed;
         for (id, held) in self.subscriptions.iter_mut() {
             let State::Waiting(begin) = held.state else { continue };
             if failed.contains_key(&held.view.spec.projection) {
@@ -364,6 +366,7 @@ impl Session {
         held.view.unwatch(held.place);
         self.loading.retain(|loading| *loading != id);
         self.told_failed.remove(&id);
+        self.told_stale.remove(&id);
         let mut message = br#"{"op":"unsubscribed","id":"#.to_vec();
         write_string(&mut message, &id);
         message.push(b'}');
@@ -397,11 +400,12 @@ impl Session {
         if self.is_held_up {
             return;
         }
-        let (moment, failed) = self.hub.now();
+        let Now { moment, failed, stale } = self.hub.now();
         if moment.epoch > self.moment.epoch {
             self.bring_to(moment);
         }
         self.load();
+        self.tell_stale(&stale);
         for (id, held) in self.subscriptions.iter() {
             match failed.get(&held.view.spec.projection) {
                 Some(reason) if self.told_failed.insert(Arc::clone(id)) => {
@@ -413,6 +417,28 @@ impl Session {
                     self.told_failed.remove(id);
                 }
             }
+        }
+    }
+
+    /// Tells which subscriptions show what may be old, and which do so no more.
+    fn tell_stale(&mut self, stale: &Reasons) {
+        if stale.is_empty() && self.told_stale.is_empty() {
+            return;
+        }
+        for (id, held) in self.subscriptions.iter() {
+            let mut message = match stale.get(&held.view.spec.projection) {
+                Some(reason) if self.told_stale.insert(Arc::clone(id)) => {
+                    let mut message = br#"{"op":"stale","message":"#.to_vec();
+                    write_string(&mut message, reason);
+                    message
+                }
+                None if self.told_stale.remove(id) => br#"{"op":"fresh""#.to_vec(),
+                _ => continue,
+            };
+            message.extend_from_slice(br#","id":"#);
+            write_string(&mut message, id);
+            message.push(b'}');
+            self.sending.push_back(Sending::Message(message.into()));
         }
     }
 
@@ -865,6 +891,7 @@ mod tests {
     ///
     /// ```text
     /// publish EPOCH CHANGES       fail EPOCH PROJECTION REASON
+    /// stale PROJECTION …                                         these may be old, the others not
     /// ready EPOCH PROJECTION                                     it has a diff, of nothing
     /// subscribe ID PROJECTION     {"op":…}                       what the client sends
     /// advance                     heartbeat                      what the socket's loop does
@@ -886,6 +913,10 @@ mod tests {
                     publish(hub, epoch.parse().expect("an epoch"), changes);
                 }
                 "fail" => fail(hub, word().parse().expect("an epoch"), word(), word()),
+                "stale" => {
+                    let reasons = rest.split_whitespace().map(|name| (hub.find(name).expect("one"), "lost".into()));
+                    hub.set_stale(reasons.collect());
+                }
                 "ready" => ready(hub, word().parse().expect("an epoch"), word()),
                 "subscribe" => out.extend(subscribe(&mut session, word(), word())),
                 "advance" => out.extend(advance(&mut session)),
@@ -1304,6 +1335,35 @@ mod tests {
                 {"op":"image","id":"c","projection":"bag","key":null,"order":[],"epoch":2@2,"rows":[],"last":true}
                 {"op":"diff","epoch":3@3,"diffs":[{"id":"a","upsert":[[7,"ann"]]}],"last":true}
                 {"op":"error","id":"a","code":"projection_failed","message":"two rows have the key id = 7"}
+            "#]],
+        );
+    }
+
+    /// A source that is lost is told to those who see what it feeds, once, and so is that it is back;
+    /// who comes meanwhile hears it too.
+    #[test]
+    fn who_sees_what_may_be_old_is_told() {
+        check(
+            r#"subscribe a keyed
+               subscribe b bag
+               stale keyed
+               advance
+               subscribe c keyed
+               publish 1 +bag(5,x)
+               advance
+               {"op":"unsubscribe","id":"c"}
+               stale
+               advance
+               advance"#,
+            expect![[r#"
+                {"op":"image","id":"a","projection":"keyed","key":["id"],"order":[],"epoch":0,"rows":[],"last":true}
+                {"op":"image","id":"b","projection":"bag","key":null,"order":[],"epoch":0,"rows":[],"last":true}
+                {"op":"stale","message":"lost","id":"a"}
+                {"op":"stale","message":"lost","id":"c"}
+                {"op":"image","id":"c","projection":"keyed","key":["id"],"order":[],"epoch":0,"rows":[],"last":true}
+                {"op":"diff","epoch":1@1,"diffs":[{"id":"b","count":[[1,[5,"x"]]]}],"last":true}
+                {"op":"unsubscribed","id":"c"}
+                {"op":"fresh","id":"a"}
             "#]],
         );
     }

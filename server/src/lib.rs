@@ -11,5 +11,6 @@ pub mod run; // all of it together
 pub mod prepare; // a folder and its sources to a plan
 pub mod engine; // the thread that owns the program
 pub mod health; // what the program says of itself
+pub mod staleness; // what a lost source means for those who look
 pub mod auth; // [auth] to what checks tokens
 pub mod cli; // the command line

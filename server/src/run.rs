@@ -18,7 +18,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::auth;
 use crate::engine::{Engine, EngineSource};
 use crate::health::HealthBoard;
-use crate::prepare::{Ask, CONNECTORS, Prepared, prepare_with};
+use crate::prepare::{Ask, CONNECTORS, Prepared, PreparedSource, prepare_with};
+use crate::staleness::Staleness;
 
 /// Bytes of rows that sources have told and the engine has not worked off, all sources together.
 /// Enough to keep the engine busy while sources decode the next; when it is full sources stop
@@ -83,6 +84,15 @@ pub async fn start(folder: &Path, options: RunOptions) -> anyhow::Result<Running
     let source_names: Vec<Arc<str>> = sources.iter().map(|source| Arc::clone(&source.name)).collect();
     let board = Arc::new(HealthBoard::new(&source_names, names.len()));
 
+    let projections: Vec<_> =
+        plan.projections.iter().filter_map(|projection| plan.program.projection_id(&projection.name)).collect();
+    let reads = projections.iter().map(|id| {
+        let tables = plan.program.tables_of(*id);
+        let is_read = |source: &PreparedSource| source.tables.iter().any(|it| tables.contains(&plan.tables[&it.name]));
+        sources.iter().enumerate().filter(|(_, source)| is_read(source)).map(|(i, _)| i).collect()
+    });
+    let staleness = Arc::new(Staleness::new(Arc::clone(&hub), reads.collect(), sources.len()));
+
     let (event_sender, events) = event_queue(EVENT_BYTES_MAX);
     let mut tasks = JoinSet::new();
     let mut engine_sources = Vec::new();
@@ -98,10 +108,12 @@ pub async fn start(folder: &Path, options: RunOptions) -> anyhow::Result<Running
             run.await;
             state_sender.send_if_modified(ended_by_itself);
         });
-        let board = Arc::clone(&board);
+        let (board, staleness) = (Arc::clone(&board), Arc::clone(&staleness));
         tasks.spawn(async move {
             loop {
-                board.set_source(index, &state.borrow_and_update().clone());
+                let now = state.borrow_and_update().clone();
+                board.set_source(index, &now);
+                staleness.set_source(index, &now);
                 if state.changed().await.is_err() {
                     return;
                 }
@@ -110,8 +122,6 @@ pub async fn start(folder: &Path, options: RunOptions) -> anyhow::Result<Running
     }
     drop(event_sender);
 
-    let projections =
-        plan.projections.iter().filter_map(|projection| plan.program.projection_id(&projection.name)).collect();
     let engine = Engine::new(plan.program, engine_sources, Arc::clone(&hub), Arc::clone(&board), projections);
     let (ended_sender, ended) = watch::channel(None);
     // A thread of its own: a step may take long, and must not keep sockets waiting.

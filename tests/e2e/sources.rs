@@ -138,6 +138,36 @@ async fn a_source_that_stops_is_served_on() {
     server.stop().await;
 }
 
+/// Who sees what a lost source feeds is told, without a word of what went wrong, and told when it is over;
+/// others hear nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_source_is_told_to_those_it_concerns() {
+    let (lost, other) = (Script::new("lost"), Script::new("other"));
+    let project = ProjectFolder::of(
+        "CREATE TABLE a (id BIGINT PRIMARY KEY) WITH (connector = 'script', script = 'lost');
+         CREATE TABLE b (id BIGINT PRIMARY KEY) WITH (connector = 'script', script = 'other');
+         CREATE MATERIALIZED VIEW of_a AS SELECT id FROM a;
+         CREATE MATERIALIZED VIEW of_b AS SELECT id FROM b;",
+    );
+    let server = launch(&project).await;
+    lost.copy(&[1]);
+    other.copy(&[2]);
+    server.ready().await;
+    let mut subscriber = server.subscriber().await;
+    subscriber.subscribe("of_a").await;
+    subscriber.subscribe("of_b").await;
+    lost.state(SourceState::Retrying { error: "no route to db.internal".to_owned() });
+    let message = "its source is lost, and is being connected to again";
+    assert_eq!(subscriber.message().await, json!({"op": "stale", "id": "of_a", "message": message}));
+    lost.state(SourceState::Connecting);
+    lost.state(SourceState::Streaming);
+    assert_eq!(subscriber.message().await, json!({"op": "fresh", "id": "of_a"}));
+    lost.state(SourceState::Stopped { error: "no more".to_owned(), remedy: "ask".to_owned() });
+    let stopped = subscriber.message().await;
+    assert_eq!((&stopped["op"], &stopped["id"]), (&json!("stale"), &json!("of_a")));
+    server.stop().await;
+}
+
 /// One that ends without a word is no longer `streaming`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_ends_without_a_reason_says_so() {
