@@ -13,7 +13,7 @@ use crate::{autobahn, compose};
 /// Every call names the whole workspace: cargo unites the features of the packages that a call
 /// names, and another set of features would compile DataFusion once more.
 const PARTS: [(&str, &[&str]); 5] = [
-    ("unit", &["--lib", "--bins", "--test", "mistakes"]),
+    ("unit", &["--lib", "--bins", "--test", "mistakes", "--test", "filters", "--test", "templates"]),
     ("oracle", &["--test", "oracle"]),
     ("e2e", &["--test", "e2e"]),
     ("slt", &["--test", "slt"]),
