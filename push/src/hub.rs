@@ -347,6 +347,10 @@ impl Hub {
         drop(replaced); // after the lock: freeing what a large epoch replaced takes a while
         self.shorten_logs();
         concerned.iter().for_each(|view| view.wake());
+        // A view that came while this epoch was under way was not among those that are routed to, and
+        // its image may be of the epoch before: its clients look for themselves.
+        let late: Vec<Arc<View>> = lock(&self.views).new.iter().filter_map(Weak::upgrade).collect();
+        late.iter().for_each(|view| view.wake());
         self.any.notify_waiters();
         Ok(())
     }

@@ -1339,6 +1339,36 @@ mod tests {
         );
     }
 
+    /// A view that was made while an epoch was on its way to be seen was not among those that were told
+    /// of it, and its image was of the epoch before: its client waited for the next heartbeat.
+    #[test]
+    fn who_comes_while_an_epoch_is_under_way_is_told_of_it() {
+        use futures_util::FutureExt;
+        let changes: String = (0..400).map(|id| format!("+keyed({id},ann) ")).collect();
+        for round in 0..200 {
+            let hub = ample_hub();
+            publish(&hub, 1, "+bag(5,x)");
+            let (publishing, changes) = (Arc::clone(&hub), changes.clone());
+            let started = Arc::new(std::sync::Barrier::new(2));
+            let ready = Arc::clone(&started);
+            let publisher = std::thread::spawn(move || {
+                ready.wait();
+                publish(&publishing, 2, &changes);
+            });
+            started.wait();
+            std::thread::sleep(Duration::from_micros(round * 20));
+            let mut session = Session::new(hub);
+            let filter = r#"{"id":{"_gte":0}}"#;
+            session.receive(&format!(r#"{{"op":"subscribe","id":"a","projection":"keyed","where":{filter}}}"#));
+            let mut told = sent(messages(&mut session));
+            publisher.join().expect("no panic");
+            while session.signal().told.notified().now_or_never().is_some() {
+                told += &sent(advance(&mut session));
+            }
+            assert!(told.contains("[399,"), "round {round}: {}", told.len());
+        }
+    }
+
     /// A source that is lost is told to those who see what it feeds, once, and so is that it is back;
     /// who comes meanwhile hears it too.
     #[test]
