@@ -22,7 +22,6 @@ use arrow::error::ArrowError;
 use filter::Access;
 use hashbrown::HashMap;
 use pipeline::{DiffPart, Epoch, Position};
-use tokio::sync::Notify;
 
 use crate::record::Record;
 use crate::route::Router;
@@ -146,8 +145,6 @@ pub struct Hub {
     publisher: Mutex<Publisher>,
     views: Mutex<Views>,
     view_ids: AtomicU64,
-    /// Told with every epoch.
-    any: Arc<Notify>,
     /// What a test lets happen after each look: who looks twice is to see two moments.
     #[cfg(test)]
     after_look: Mutex<Option<AfterLook>>,
@@ -196,6 +193,17 @@ struct Publisher {
     routers: Vec<Router>,
     /// Projections whose last word was that they fail.
     failed: BTreeMap<ProjectionId, Arc<str>>,
+    /// What all logs weigh together.
+    log_bytes: usize,
+}
+
+impl Log {
+    fn drop_oldest(&mut self) -> Option<Arc<Record>> {
+        let oldest = self.records.pop_front()?;
+        self.dropped = oldest.stamp.epoch;
+        self.bytes -= oldest.bytes;
+        Some(oldest)
+    }
 }
 
 #[derive(Default)]
@@ -251,10 +259,10 @@ impl Hub {
             publisher: Mutex::new(Publisher {
                 routers: (0..count).map(|_| Router::default()).collect(),
                 failed: BTreeMap::new(),
+                log_bytes: 0,
             }),
             views: Mutex::default(),
             view_ids: AtomicU64::new(1),
-            any: Arc::default(),
             #[cfg(test)]
             after_look: Mutex::default(),
         }
@@ -313,7 +321,7 @@ impl Hub {
                     };
                     let record = Arc::new(Record::new(&stamp, parts, info, &mut rows)?);
                     let routed = publisher.routers[id.0].route(&record)?;
-                    let log_dropped = self.log(id, &record);
+                    let log_dropped = self.log(id, &record, &mut publisher.log_bytes);
                     for (view, hits) in routed {
                         match view.spec.window {
                             None => view.push(&record, hits, log_dropped),
@@ -345,13 +353,12 @@ impl Hub {
             changed.into_iter().map(replace).collect::<Vec<_>>()
         };
         drop(replaced); // after the lock: freeing what a large epoch replaced takes a while
-        self.shorten_logs();
+        self.shorten_logs(&mut publisher.log_bytes);
         concerned.iter().for_each(|view| view.wake());
         // A view that came while this epoch was under way was not among those that are routed to, and
         // its image may be of the epoch before: its clients look for themselves.
         let late: Vec<Arc<View>> = lock(&self.views).new.iter().filter_map(Weak::upgrade).collect();
         late.iter().for_each(|view| view.wake());
-        self.any.notify_waiters();
         Ok(())
     }
 
@@ -373,31 +380,29 @@ impl Hub {
     }
 
     /// Adds to a projection's log. Answers the last epoch that the log has dropped.
-    fn log(&self, id: ProjectionId, record: &Arc<Record>) -> Epoch {
+    fn log(&self, id: ProjectionId, record: &Arc<Record>, log_bytes: &mut usize) -> Epoch {
         let mut log = lock(&self.logs[id.0]);
         if record.changes() > 0 {
             log.bytes += record.bytes;
+            *log_bytes += record.bytes;
             log.records.push_back(Arc::clone(record));
         }
-        log.dropped
+        let oldest = if log.records.len() > LOG_EPOCHS_MAX { log.drop_oldest() } else { None };
+        *log_bytes -= oldest.as_ref().map_or(0, |oldest| oldest.bytes);
+        let dropped = log.dropped;
+        drop(log);
+        drop(oldest); // after the lock: freeing a large epoch takes a while
+        dropped
     }
 
     /// Drops what is too much, from the largest log first.
-    fn shorten_logs(&self) {
-        let mut sizes: Vec<usize> = self.logs.iter().map(|log| lock(log).bytes).collect();
-        let mut total: usize = sizes.iter().sum();
-        loop {
-            let Some((largest, _)) = sizes.iter().enumerate().max_by_key(|(_, bytes)| **bytes) else { return };
-            let mut log = lock(&self.logs[largest]);
-            if total <= self.log_bytes_max && log.records.len() <= LOG_EPOCHS_MAX {
-                return;
-            }
-            let Some(oldest) = log.records.pop_front() else { return };
-            log.dropped = oldest.stamp.epoch;
-            log.bytes -= oldest.bytes;
-            (sizes[largest], total) = (log.bytes, total - oldest.bytes);
+    fn shorten_logs(&self, log_bytes: &mut usize) {
+        while *log_bytes > self.log_bytes_max {
+            let Some(mut log) = self.logs.iter().map(lock).max_by_key(|log| log.bytes) else { return };
+            let Some(oldest) = log.drop_oldest() else { return };
+            *log_bytes -= oldest.bytes;
             drop(log);
-            drop(oldest); // after the lock
+            drop(oldest);
         }
     }
 
@@ -574,12 +579,6 @@ impl Hub {
         Arc::clone(&lock(&self.visible).stamp)
     }
 
-    /// Tells with every epoch, whatever it changes.
-    #[must_use]
-    pub fn any_epoch(&self) -> &Arc<Notify> {
-        &self.any
-    }
-
     /// For tests that begin with empty projections.
     #[cfg(test)]
     pub(crate) fn make_ready(&self) {
@@ -603,4 +602,69 @@ const UNKNOWN_VIEWS_MAX: usize = 1024;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::testing::{hub, publish, stamp};
+
+    /// The epochs of each projection that the log has.
+    fn logged(hub: &Hub) -> [Vec<u64>; 2] {
+        let of = |id: usize| lock::<Log>(&hub.logs[id]).records.iter().map(|record| record.stamp.epoch.0).collect();
+        [of(0), of(1)]
+    }
+
+    /// A burst in one projection threw everybody off a log that was one for all.
+    #[test]
+    fn the_largest_log_gives() {
+        let weight = {
+            let hub = hub(1 << 20);
+            publish(&hub, 1, "+keyed(1,ann)");
+            lock(&hub.publisher).log_bytes
+        };
+        let hub = hub(weight * 3);
+        publish(&hub, 1, "+bag(5,x)");
+        for epoch in 2..=9 {
+            publish(&hub, epoch, &format!("+keyed({epoch},ann)"));
+            assert!(lock(&hub.publisher).log_bytes <= weight * 3);
+        }
+        assert_eq!(logged(&hub), [vec![8, 9], vec![1]]);
+        let total: usize = hub.logs.iter().map(|log| lock(log).bytes).sum();
+        assert_eq!(lock(&hub.publisher).log_bytes, total);
+        assert_eq!(hub.changed_since(ProjectionId(0), Epoch(6)), None, "7 is gone");
+        assert_eq!(hub.changed_since(ProjectionId(0), Epoch(7)), Some(vec![Epoch(8), Epoch(9)]));
+        assert_eq!(hub.changed_since(ProjectionId(1), Epoch(0)), Some(vec![Epoch(1)]));
+    }
+
+    #[test]
+    fn a_log_has_a_number_of_epochs() {
+        let hub = hub(usize::MAX);
+        for epoch in 0..LOG_EPOCHS_MAX as u64 + 2 {
+            publish(&hub, epoch + 1, if epoch % 2 == 0 { "+bag(5,x)" } else { "-bag(5,x)" });
+        }
+        assert_eq!(hub.changed_since(ProjectionId(1), Epoch(1)), None);
+        assert_eq!(hub.changed_since(ProjectionId(1), Epoch(2)).map(|epochs| epochs.len()), Some(LOG_EPOCHS_MAX));
+    }
+
+    /// A cursor of another run of the server, or of a time to come, is none.
+    #[test]
+    fn cursors_are_of_this_run() {
+        let hub = hub(1 << 20);
+        publish(&hub, 7, "+keyed(1,ann)");
+        assert_eq!(hub.at_cursor("boot-7"), Some(Epoch(7)));
+        assert_eq!(hub.at_cursor("boot-3"), Some(Epoch(3)));
+        for wrong in ["boot-8", "other-7", "boot", "boot-", "boot-x", ""] {
+            assert_eq!(hub.at_cursor(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "epoch 3 behind 3")]
+    fn epochs_ascend() {
+        let hub = hub(1 << 20);
+        publish(&hub, 3, "+keyed(1,ann)");
+        drop(hub.publish(stamp(3), Vec::new()));
+    }
 }
