@@ -935,6 +935,8 @@ pub(crate) mod tests {
                 let taken = far.read(&mut bytes).await.expect("bytes");
                 bytes.truncate(taken);
                 told.extend(events(&mut decoder, &mut [bytes]));
+                // After a violation nothing more would come.
+                assert!(told.iter().all(Result::is_ok), "{length}: {told:?}");
             }
             let ping = Event::Ping(Cow::Owned(text.as_bytes()[..length.min(125)].to_vec()));
             assert_eq!(told, [Ok(Event::Text(Cow::Owned(text.clone()))), Ok(ping)]);
