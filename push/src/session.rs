@@ -171,6 +171,16 @@ enum Begin {
     Resumed,
 }
 
+impl Begin {
+    fn name(self) -> &'static str {
+        match self {
+            Begin::Anew => "image",
+            Begin::Reset(reason) => reason,
+            Begin::Resumed => "resumed",
+        }
+    }
+}
+
 /// A subscription that the client does not have whole.
 struct Loading {
     /// What the first message says, unless it has gone out.
@@ -483,6 +493,7 @@ impl Session {
         }
         let is_shared = due.iter().all(|(_, view, _)| view.watchers() > 1);
         let key = FrameKey {
+            kind: "diff",
             subscriptions: due.iter().map(|(id, view, due)| (Arc::clone(id), view.id, first_epoch(due))).collect(),
             to: to.epoch,
             rows_max: self.rows_max,
@@ -718,6 +729,8 @@ impl Session {
             return if self.sending.is_empty() { None } else { self.next_message() };
         };
         let State::Loading(loading) = &mut self.subscriptions.get_mut(&id)?.state else { return None };
+        let is_alone = due.is_empty() && loading.members.is_empty();
+        let whole_image = loading.begin.filter(|_| is_alone).map(Begin::name);
         let (mut rows, mut members) = (std::mem::take(&mut loading.rows), std::mem::take(&mut loading.members));
         if !due.is_empty() && !members.is_empty() {
             // A key is once in a message: what came after may be of the same.
@@ -727,7 +740,22 @@ impl Session {
         if !due.is_empty() {
             let _ = Changes::new(&view, due).write(&mut members, usize::MAX, usize::MAX);
         }
-        let message = self.image_message(&id, &rows, &mut members, true);
+        // Of an image that is one message the bytes are the same for all who ask at the same moment.
+        let kind = whole_image.filter(|_| view.watchers() > 1);
+        let message = match kind {
+            None => self.image_message(&id, &rows, &mut members, true),
+            Some(kind) => {
+                let key = FrameKey {
+                    kind,
+                    subscriptions: vec![(Arc::clone(&id), view.id, from)],
+                    to: self.moment.epoch,
+                    rows_max: usize::MAX,
+                };
+                let hub = Arc::clone(&self.hub);
+                let make = || Some(Some(self.image_message(&id, &rows, &mut members, true)));
+                hub.frames.get(key, make).flatten()?
+            }
+        };
         if let Some(held) = self.subscriptions.get_mut(&id) {
             held.state = State::Live;
         }
@@ -1367,6 +1395,33 @@ mod tests {
             }
             assert!(told.contains("[399,"), "round {round}: {}", told.len());
         }
+    }
+
+    /// Clients that ask the same at the same moment are sent the very same bytes, images and diffs: made
+    /// once, and compressed once.
+    #[test]
+    fn equal_clients_share_their_messages() {
+        let hub = ample_hub();
+        publish(&hub, 1, "+keyed(1,ann)");
+        let mut clients: Vec<Session> = (0..3).map(|_| Session::new(Arc::clone(&hub))).collect();
+        let address = |message: &Message| message.frame().as_ptr() as usize;
+        for (i, session) in clients.iter_mut().enumerate() {
+            let id = if i == 2 { "another" } else { "a" };
+            session.receive(&format!(r#"{{"op":"subscribe","id":"{id}","projection":"keyed"}}"#));
+        }
+        let images: Vec<Message> = clients.iter_mut().flat_map(messages).collect();
+        let places: Vec<usize> = images.iter().map(address).collect();
+        assert_eq!((images.len(), places[0] == places[1], places[0] == places[2]), (3, true, false));
+        assert!(images.iter().all(|image| text(image.json()).contains(r#""rows":[[1,"ann"]]"#)));
+        publish(&hub, 2, "-keyed(1,ann) +keyed(1,eve)");
+        let diffs: Vec<Message> = clients.iter_mut().flat_map(advance).collect();
+        let places: Vec<usize> = diffs.iter().map(address).collect();
+        assert_eq!((diffs.len(), places[0] == places[1], places[0] == places[2]), (3, true, false));
+        // One who begins anew is told so, and is not sent what the others were.
+        let resume = r#"{"op":"subscribe","id":"a","projection":"keyed","resume":{"cursor":"x","view":"y"}}"#;
+        let mut late = Session::new(Arc::clone(&hub));
+        late.receive(resume);
+        assert!(text(messages(&mut late)[0].json()).contains(r#""reset":"view""#));
     }
 
     /// A source that is lost is told to those who see what it feeds, once, and so is that it is back;

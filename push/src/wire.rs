@@ -320,10 +320,12 @@ impl Diff {
     }
 }
 
-/// Which diff a message is: of which subscriptions, from where to where.
+/// Which message it is: of which subscriptions, from where to where.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FrameKey {
-    /// Client's name, view, first epoch that concerns it.
+    /// A diff, or how an image begins.
+    pub kind: &'static str,
+    /// Client's name, view, and the first epoch that concerns it, or that an image is of.
     pub subscriptions: Vec<(Arc<str>, u64, Epoch)>,
     /// The epoch that it leads to.
     pub to: Epoch,
