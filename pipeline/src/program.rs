@@ -716,6 +716,10 @@ impl Program {
     /// # Errors
     /// When the bytes are of another version or no state. The program must then not be used.
     pub fn read_state(&mut self, bytes: &[u8]) -> Result<(), StateError> {
+        // What waits for the end of an epoch is about the empty tables of before, and would be added to what
+        // is read: the one row of an aggregate over nothing stood in the groups above it for good.
+        let ended = self.running.end_epoch(|_| true);
+        ended.map_err(|error| StateError::Malformed { what: format!("a fresh program failed: {error}") })?;
         self.running.state.read(bytes)?;
         self.running.reached.clear();
         let Running { outputs, state, .. } = &mut self.running;

@@ -1217,6 +1217,32 @@ mod tests {
         }
     }
 
+    /// Groups over the one row of an aggregate of nothing. A fresh program had taken that row in and waited
+    /// for the end of the epoch; state that was read then came beneath it, and the row stood for good.
+    #[test]
+    fn groups_over_an_aggregate_of_no_rows() {
+        check(
+            |kit| {
+                let input = kit.all(kit.o);
+                let counted = vec![call(AggregateKind::Count, None)];
+                let one = kit.dataflow.group_by("n".to_owned(), &input, vec![], counted, schema(&[("n", INT)]), "");
+                let input = kit.all(one);
+                let joined = vec![call(AggregateKind::Other(Box::new(Joined)), Some(0))];
+                let out = schema(&[("n", INT), ("t", TEXT)]);
+                let node = kit.dataflow.group_by("by n".to_owned(), &input, vec![0], joined, out, "joined");
+                kit.all(node)
+            },
+            "+o(1, 1, 5); +o(2, 1, 5); -o(1) -o(2); +o(3, 1, 1)",
+            &expect![[r#"
+                0: +(0, 0)
+                1: -(0, 0) +(1, 1)
+                2: -(1, 1) +(2, 2)
+                3: +(0, 0) -(2, 2)
+                4: -(0, 0) +(1, 1)
+            "#]],
+        );
+    }
+
     /// Any other aggregate is computed anew, once an epoch, over the rows in order.
     #[test]
     fn any_other_aggregate() {
