@@ -26,7 +26,6 @@ const CORE: &str = "1.*,2.*,3.*,4.*,5.*,6.*,7.*,9.*,10.*";
 
 /// What Python 2.7 is made of in Debian 11, with the libraries that later releases have no more; the
 /// suite compiles two small modules, so headers are among it.
-const SOURCE: &str = "deb http://deb.debian.org/debian bullseye main";
 const PACKAGES: [&str; 7] = [
     "python2.7-minimal",
     "libpython2.7-minimal",
@@ -218,7 +217,7 @@ fn unpack_python(folder: &Path) -> Result<Python> {
     for inner in ["lists/partial", "cache/archives/partial", "debs"] {
         fs::create_dir_all(apt.join(inner))?;
     }
-    fs::write(apt.join("sources.list"), SOURCE)?;
+    fs::write(apt.join("sources.list"), format!("deb {} bullseye main", debian_mirror()?))?;
     let apt_get = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
         for (name, inner) in
@@ -241,9 +240,42 @@ fn unpack_python(folder: &Path) -> Result<Python> {
     Ok(python)
 }
 
+/// Where this system has its packages from: there the older release is too.
+fn debian_mirror() -> Result<String> {
+    let mut lists = files(Path::new("/etc/apt/sources.list.d")).unwrap_or_default();
+    lists.retain(|list| list.extension().is_some_and(|kind| kind == "list" || kind == "sources"));
+    lists.insert(0, PathBuf::from("/etc/apt/sources.list"));
+    let lines = lists.iter().filter_map(|list| fs::read_to_string(list).ok()).collect::<Vec<_>>().join("\n");
+    let found = mirror_in(&lines).map(str::to_owned);
+    found.context("there is no mirror of Debian in /etc/apt; install Python 2.7, or PyPy 2.7 by that name")
+}
+
+/// The first mirror that lists of apt name, in `deb [options] URI suite …` or `URIs: …`.
+fn mirror_in(lists: &str) -> Option<&str> {
+    lists
+        .lines()
+        .filter(|line| line.starts_with("deb ") || line.starts_with("URIs:"))
+        .flat_map(str::split_whitespace)
+        .find(|word| word.contains("://") && word.trim_end_matches('/').ends_with("/debian"))
+}
+
 /// What is in a folder, in order.
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files: Vec<_> = fs::read_dir(folder)?.flatten().map(|entry| entry.path()).collect();
     files.sort();
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mirror_in;
+
+    #[test]
+    fn the_mirror_is_the_systems_own() {
+        let new = "Types: deb\n# http://old.example/debian\nURIs: http://mirror.example/debian-security http://mirror.example/debian/\n";
+        assert_eq!(mirror_in(new), Some("http://mirror.example/debian/"));
+        let old = "# deb http://old.example/debian x\ndeb [arch=amd64] https://mirror.example/debian bookworm main\n";
+        assert_eq!(mirror_in(old), Some("https://mirror.example/debian"));
+        assert_eq!(mirror_in("deb https://other.example/tools stable main\n"), None);
+    }
 }
