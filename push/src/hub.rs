@@ -588,8 +588,7 @@ impl Hub {
 
 /// A name for this run of the server that no other has.
 fn boot_id() -> String {
-    #[cfg(test)]
-    if true {
+    if cfg!(test) {
         return "boot".to_owned();
     }
     // Hash keys of the standard library come from the system's randomness.

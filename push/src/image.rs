@@ -6,6 +6,7 @@
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use pipeline::Epoch;
@@ -299,19 +300,24 @@ impl Image {
         let batch = self.view.info.form.decode(held.iter().map(|(row, _)| row))?;
         let spec = &self.view.spec;
         let matches = if spec.predicate.is_all() { None } else { Some(spec.predicate.matches(&batch)?) };
+        let is_shown = |i| matches.as_ref().is_none_or(|matches| matches.value(i));
+        Ok((self.write(&batch, &held, is_shown), reached))
+    }
+
+    /// Those of these rows that are shown, as often as they stand there; the batch has them in the same
+    /// order.
+    fn write(&self, batch: &RecordBatch, held: &[(HeldRow, i64)], is_shown: impl Fn(usize) -> bool) -> Bytes {
+        let has_key = self.view.info.key.is_some();
         let mut out = Vec::new();
-        for (i, (_, count)) in held.iter().enumerate() {
-            if matches.as_ref().is_some_and(|matches| !matches.value(i)) {
-                continue;
-            }
+        for (i, (_, count)) in held.iter().enumerate().filter(|(i, _)| is_shown(*i)) {
             for _ in 0..if has_key { 1 } else { *count } {
                 if !out.is_empty() {
                     out.push(b',');
                 }
-                write_row(&mut out, spec.columns.iter().map(|&column| batch.column(column)), i);
+                write_row(&mut out, self.view.spec.columns.iter().map(|&column| batch.column(column)), i);
             }
         }
-        Ok((out.into(), reached))
+        out.into()
     }
 
     /// The next rows of a projection, matching or not.
@@ -391,16 +397,6 @@ impl Image {
 
     fn write_window(&self, rows: &[(HeldRow, i64)]) -> Result<Bytes, ArrowError> {
         let batch = self.view.info.form.decode(rows.iter().map(|(row, _)| row))?;
-        let has_key = self.view.info.key.is_some();
-        let mut out = Vec::new();
-        for (i, (_, count)) in rows.iter().enumerate() {
-            for _ in 0..if has_key { 1 } else { *count } {
-                if !out.is_empty() {
-                    out.push(b',');
-                }
-                write_row(&mut out, self.view.spec.columns.iter().map(|&column| batch.column(column)), i);
-            }
-        }
-        Ok(out.into())
+        Ok(self.write(&batch, rows, |_| true))
     }
 }

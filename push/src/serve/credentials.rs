@@ -4,7 +4,7 @@
 //! Authorization: Bearer TOKEN                              programs, and pages by fetch
 //! Sec-WebSocket-Protocol: deltafront, bearer.TOKEN         pages: new WebSocket(url, [...])
 //! Cookie: NAME=TOKEN                                       pages, where a cookie is configured
-//! {"op":"hello","token":"TOKEN"}                           the first message of a session
+//! {"op":"authenticate","token":"TOKEN"}                    a message of a session; a later one replaces it
 //! ```
 //!
 //! Never in the URL, which ends in logs, histories and `Referer`. A request has one token: when two
