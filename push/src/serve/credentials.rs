@@ -50,8 +50,6 @@ pub enum Place {
     Subprotocol,
     /// The cookie that is configured.
     Cookie,
-    /// The first message.
-    Message,
 }
 
 /// Does not show the token.
@@ -116,18 +114,6 @@ pub fn find(
     }
 }
 
-/// The token of a session: what the request had, and what its first message has.
-///
-/// # Errors
-/// `conflicting_tokens` when they differ.
-pub fn with_message(found: Option<Credential>, token: Option<&str>) -> Result<Option<Credential>, Refusal> {
-    match (found, token) {
-        (Some(found), Some(token)) if found.token != token => Err(conflict(found.place, Place::Message)),
-        (None, Some(token)) => Ok(Some(Credential { token: token.to_owned(), place: Place::Message })),
-        (found, _) => Ok(found),
-    }
-}
-
 /// The subprotocol to answer with, if it was offered.
 #[must_use]
 pub fn chosen_subprotocol(headers: &HeaderMap) -> Option<&'static str> {
@@ -143,7 +129,6 @@ fn conflict(one: Place, other: Place) -> Refusal {
         Place::Authorization => "`Authorization`",
         Place::Subprotocol => "the subprotocol",
         Place::Cookie => "the cookie",
-        Place::Message => "the message",
     };
     let message = match one == other {
         true => format!("{} has two different tokens; send one", name(one)),
@@ -418,18 +403,9 @@ mod tests {
     }
 
     #[test]
-    fn the_first_message_may_have_the_token() {
+    fn logs_show_no_token() {
         let found = Credential { token: "a.b.c".to_owned(), place: Place::Subprotocol };
-        let of_message = Credential { token: "a.b.c".to_owned(), place: Place::Message };
-        assert_eq!(with_message(None, None), Ok(None));
-        assert_eq!(with_message(None, Some("a.b.c")), Ok(Some(of_message)));
-        assert_eq!(with_message(Some(found.clone()), None), Ok(Some(found.clone())));
-        assert_eq!(with_message(Some(found.clone()), Some("a.b.c")), Ok(Some(found.clone())));
-        assert_eq!(
-            with_message(Some(found.clone()), Some("x.y.z")).expect_err("a conflict").to_string(),
-            "conflicting_tokens: the subprotocol and the message have different tokens; send one"
-        );
-        assert_eq!(format!("{found:?}"), "Credential(Subprotocol)", "logs show no token");
+        assert_eq!(format!("{found:?}"), "Credential(Subprotocol)");
     }
 
     /// What is answered has no token in it.
