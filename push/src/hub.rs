@@ -244,7 +244,7 @@ impl Hub {
         let boot = boot_id();
         let visible = Visible {
             stamp: Arc::new(Moment::new(Stamp::default(), &boot)),
-            rows: vec![Rows::default(); count],
+            rows: projections.iter().map(|projection| Rows::new(projection.key.is_some())).collect(),
             is_ready: vec![false; count],
             failed: Arc::default(),
             stale: Arc::default(),
@@ -321,7 +321,13 @@ impl Hub {
                     };
                     let record = Arc::new(Record::new(&stamp, parts, info, &mut rows)?);
                     let routed = publisher.routers[id.0].route(&record)?;
-                    let log_dropped = self.log(id, &record, &mut publisher.log_bytes);
+                    let log_dropped = if was_ready {
+                        self.log(id, &record, &mut publisher.log_bytes)
+                    } else {
+                        // Nobody has rows that its first ones could be told as changes of.
+                        lock(&self.logs[id.0]).dropped = epoch;
+                        epoch
+                    };
                     for (view, hits) in routed {
                         match view.spec.window {
                             None => view.push(&record, hits, log_dropped),
@@ -635,6 +641,18 @@ mod tests {
         assert_eq!(hub.changed_since(ProjectionId(0), Epoch(6)), None, "7 is gone");
         assert_eq!(hub.changed_since(ProjectionId(0), Epoch(7)), Some(vec![Epoch(8), Epoch(9)]));
         assert_eq!(hub.changed_since(ProjectionId(1), Epoch(0)), Some(vec![Epoch(1)]));
+    }
+
+    /// A server that had just copied its tables held the rows a second time, as changes that nobody
+    /// could be behind.
+    #[test]
+    fn first_rows_are_not_logged() {
+        let hub = crate::testing::not_ready(1 << 20);
+        publish(&hub, 1, "+keyed(1,ann)");
+        assert_eq!((lock(&hub.publisher).log_bytes, logged(&hub)), (0, [vec![], vec![]]));
+        assert_eq!(hub.changed_since(ProjectionId(0), Epoch(0)), None, "whoever was there before is sent an image");
+        publish(&hub, 2, "+keyed(2,eve)");
+        assert_eq!(hub.changed_since(ProjectionId(0), Epoch(1)), Some(vec![Epoch(2)]));
     }
 
     #[test]

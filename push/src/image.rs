@@ -13,8 +13,8 @@ use pipeline::Epoch;
 
 use crate::hub::{FellOff, Hub, Moment};
 use crate::json::write_row;
-use crate::record::Record;
-use crate::rows::{HeldRow, Rows};
+use crate::record::{Pair, Record};
+use crate::rows::{HeldRow, RowRef, Rows};
 use crate::view::{Due, View};
 use crate::window::WindowState;
 use crate::wire::{Changes, Members};
@@ -52,7 +52,7 @@ struct Kept {
 #[derive(Clone, Debug)]
 enum Reached {
     Nothing,
-    Row(HeldRow),
+    Key(Arc<[u8]>),
     End,
 }
 
@@ -95,8 +95,6 @@ pub enum Piece {
 #[derive(Debug)]
 struct Patch {
     old: Arc<SharedImage>,
-    /// Whether what came and changed has been told, and what went is next.
-    is_at_old: bool,
 }
 
 impl SharedImage {
@@ -154,11 +152,11 @@ impl Image {
     /// The next rows that come into sight or go out of it.
     fn next_between(&mut self, before: &View) -> Result<Piece, ArrowError> {
         let (spec, info) = (&self.view.spec, &self.view.info);
-        let (held, reached) = Image::batch(&self.shared.rows, &self.reached, info.key.is_some());
-        let batch = info.form.decode(held.iter().map(|(row, _)| row))?;
+        let (held, reached) = batch(&self.shared.rows, &self.reached);
+        let batch = info.form.decode(held.iter().copied())?;
         let (was, is) = (before.spec.predicate.matches(&batch)?, spec.predicate.matches(&batch)?);
         let (mut members, mut text) = (Members::default(), Vec::new());
-        for (i, (_, count)) in held.iter().enumerate().filter(|(i, _)| was.value(*i) != is.value(*i)) {
+        for (i, row) in held.iter().enumerate().filter(|(i, _)| was.value(*i) != is.value(*i)) {
             let columns = match &info.key {
                 Some(key) if was.value(i) => key,
                 _ => &spec.columns[..],
@@ -168,7 +166,7 @@ impl Image {
             match (&info.key, is.value(i)) {
                 (Some(_), true) => members.upsert(&text),
                 (Some(_), false) => members.delete(&text),
-                (None, is) => members.count(if is { *count } else { -count }, &text),
+                (None, is) => members.count(if is { row.count } else { -row.count }, &text),
             }
         }
         self.reached = reached;
@@ -210,7 +208,7 @@ impl Image {
             return;
         }
         let new = SharedImage::new(snapshot.stamp, rows);
-        self.patch = Some(Patch { old: std::mem::replace(&mut self.shared, new), is_at_old: false });
+        self.patch = Some(Patch { old: std::mem::replace(&mut self.shared, new) });
         self.reached = Reached::Nothing;
     }
 
@@ -218,42 +216,27 @@ impl Image {
     fn next_of_patch(&mut self) -> Result<Piece, ArrowError> {
         let Some(patch) = &self.patch else { return Ok(Piece::End) };
         let (spec, info) = (&self.view.spec, &self.view.info);
-        let has_key = info.key.is_some();
-        let since = i64::try_from(patch.old.stamp.epoch.0).unwrap_or(i64::MAX);
-        let (is_at_old, old, new) = (patch.is_at_old, &patch.old.rows, &self.shared.rows);
-        let (held, reached) = Image::batch(if is_at_old { old } else { new }, &self.reached, has_key);
-        // Pairs of what was and what is, of which one may be missing.
-        let pairs: Vec<[Option<(HeldRow, i64)>; 2]> = held
-            .into_iter()
-            .filter_map(|(row, number)| {
-                let held = row.clone();
-                let other = |rows: &Rows| rows.get(held.key()).map(|(row, number)| (row.clone(), number));
-                match (is_at_old, has_key) {
-                    (true, _) => other(new).is_none().then_some([Some((row, number)), None]),
-                    (false, true) => (number > since).then(|| [other(old), Some((row, number))]),
-                    (false, false) => {
-                        let old = other(old);
-                        let was = old.as_ref().map_or(0, |(_, count)| *count);
-                        (was != number).then_some([old, Some((row, number))])
-                    }
-                }
-            })
-            .collect();
+        let Some(from) = self.reached.bound() else { return Ok(Piece::End) };
+        let mut pairs: Vec<Pair<'_>> = Vec::new();
+        let (mut bytes, mut reached) = (0, Reached::End);
+        for pair in patch.old.rows.diff(&self.shared.rows, from) {
+            if pairs.len() == READ_ROWS || bytes >= PART_BYTES {
+                reached = Reached::after(pairs.last().and_then(|[old, new]| new.or(*old)));
+                break;
+            }
+            bytes += pair.iter().flatten().map(|row| row.row.len()).sum::<usize>();
+            pairs.push(pair);
+        }
         let record = Record::of_pairs(&self.shared.stamp, &pairs, info)?;
         let mut members = Members::default();
         if let Some(hits) = spec.hits(&record)? {
             let due = vec![Due { record: Arc::new(record), hits }];
             let _ = Changes::new(&self.view, due).write(&mut members, usize::MAX, usize::MAX);
         }
-        match (&reached, is_at_old) {
-            (Reached::End, true) => {
-                (self.patch, self.reached) = (None, Reached::End);
-                return Ok(Piece::Changes(members));
-            }
-            (Reached::End, false) => self.patch.iter_mut().for_each(|patch| patch.is_at_old = true),
-            _ => {}
+        if matches!(reached, Reached::End) {
+            self.patch = None;
         }
-        self.reached = if matches!(reached, Reached::End) { Reached::Nothing } else { reached };
+        self.reached = reached;
         Ok(Piece::Changes(members))
     }
 
@@ -295,9 +278,8 @@ impl Image {
 
     /// Reads on from where the reader is.
     fn read(&self) -> Result<(Bytes, Reached), ArrowError> {
-        let has_key = self.view.info.key.is_some();
-        let (held, reached) = Image::batch(&self.shared.rows, &self.reached, has_key);
-        let batch = self.view.info.form.decode(held.iter().map(|(row, _)| row))?;
+        let (held, reached) = batch(&self.shared.rows, &self.reached);
+        let batch = self.view.info.form.decode(held.iter().copied())?;
         let spec = &self.view.spec;
         let matches = if spec.predicate.is_all() { None } else { Some(spec.predicate.matches(&batch)?) };
         let is_shown = |i| matches.as_ref().is_none_or(|matches| matches.value(i));
@@ -306,11 +288,10 @@ impl Image {
 
     /// Those of these rows that are shown, as often as they stand there; the batch has them in the same
     /// order.
-    fn write(&self, batch: &RecordBatch, held: &[(HeldRow, i64)], is_shown: impl Fn(usize) -> bool) -> Bytes {
-        let has_key = self.view.info.key.is_some();
+    fn write(&self, batch: &RecordBatch, rows: &[RowRef<'_>], is_shown: impl Fn(usize) -> bool) -> Bytes {
         let mut out = Vec::new();
-        for (i, (_, count)) in held.iter().enumerate().filter(|(i, _)| is_shown(*i)) {
-            for _ in 0..if has_key { 1 } else { *count } {
+        for (i, row) in rows.iter().enumerate().filter(|(i, _)| is_shown(*i)) {
+            for _ in 0..row.count {
                 if !out.is_empty() {
                     out.push(b',');
                 }
@@ -318,26 +299,6 @@ impl Image {
             }
         }
         out.into()
-    }
-
-    /// The next rows of a projection, matching or not.
-    fn batch(rows: &Rows, reached: &Reached, has_key: bool) -> (Vec<(HeldRow, i64)>, Reached) {
-        let from = match reached {
-            Reached::Nothing => Bound::Unbounded,
-            Reached::Row(row) => Bound::Excluded(row.key()),
-            Reached::End => return (Vec::new(), Reached::End),
-        };
-        let (mut held, mut bytes) = (Vec::new(), 0_usize);
-        for (row, count) in rows.range(from) {
-            if held.len() == READ_ROWS || bytes >= PART_BYTES {
-                let reached = held.last().map_or(Reached::End, |(row, _): &(HeldRow, i64)| Reached::Row(row.clone()));
-                return (held, reached);
-            }
-            let times = if has_key { 1 } else { usize::try_from(count).unwrap_or(usize::MAX) };
-            bytes = bytes.saturating_add(row.row().len().saturating_mul(times));
-            held.push((row.clone(), count));
-        }
-        (held, Reached::End)
     }
 
     /// Makes the window, unless there is one, and then has its rows.
@@ -356,11 +317,10 @@ impl Image {
             _ => Box::new(WindowState::new(window, &self.view.info, epoch)?),
         };
         if !matches!(self.reached, Reached::End) {
-            let has_key = self.view.info.key.is_some();
-            let (held, reached) = Image::batch(&self.shared.rows, &self.reached, has_key);
-            let batch = self.view.info.form.decode(held.iter().map(|(row, _)| row))?;
+            let (held, reached) = batch(&self.shared.rows, &self.reached);
+            let batch = self.view.info.form.decode(held.iter().copied())?;
             let matches = self.view.spec.predicate.matches(&batch)?;
-            state.add(&batch, &held, |i| matches.value(i), has_key)?;
+            state.add(&batch, &held, |i| matches.value(i))?;
             self.reached = reached;
             self.window = Some(WindowImage::Making(state));
             return Ok(Piece::Rows(Bytes::new()));
@@ -396,7 +356,39 @@ impl Image {
     }
 
     fn write_window(&self, rows: &[(HeldRow, i64)]) -> Result<Bytes, ArrowError> {
-        let batch = self.view.info.form.decode(rows.iter().map(|(row, _)| row))?;
-        Ok(self.write(&batch, rows, |_| true))
+        let rows: Vec<RowRef<'_>> = rows.iter().map(|(row, count)| row.times(*count)).collect();
+        let batch = self.view.info.form.decode(rows.iter().copied())?;
+        Ok(self.write(&batch, &rows, |_| true))
     }
+}
+
+impl Reached {
+    /// Behind a row, if there is one.
+    fn after(row: Option<RowRef<'_>>) -> Reached {
+        row.map_or(Reached::End, |row| Reached::Key(row.key.into()))
+    }
+
+    /// Where to read on; `None` at the end.
+    fn bound(&self) -> Option<Bound<&[u8]>> {
+        match self {
+            Reached::Nothing => Some(Bound::Unbounded),
+            Reached::Key(key) => Some(Bound::Excluded(key)),
+            Reached::End => None,
+        }
+    }
+}
+
+/// The next rows of a projection, matching or not.
+fn batch<'a>(rows: &'a Rows, reached: &Reached) -> (Vec<RowRef<'a>>, Reached) {
+    let Some(from) = reached.bound() else { return (Vec::new(), Reached::End) };
+    let (mut held, mut bytes) = (Vec::new(), 0_usize);
+    for row in rows.range(from) {
+        if held.len() == READ_ROWS || bytes >= PART_BYTES {
+            let reached = Reached::after(held.last().copied());
+            return (held, reached);
+        }
+        bytes = bytes.saturating_add(row.row.len().saturating_mul(usize::try_from(row.count).unwrap_or(usize::MAX)));
+        held.push(row);
+    }
+    (held, Reached::End)
 }

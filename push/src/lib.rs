@@ -13,6 +13,7 @@
 //! images anew, and told so.
 
 pub mod hub; // what is served now, and how it came to be
+mod tree; // a persistent map, packed
 pub mod rows; // a projection's rows, by key
 pub mod record; // what an epoch changed
 pub mod view; // what some clients see of a projection

@@ -11,7 +11,7 @@ use pipeline::row::EncodedRows;
 
 use crate::hub::{Moment, Projection};
 use crate::json::write_row;
-use crate::rows::{HeldRow, Rows};
+use crate::rows::{HeldRow, RowRef, Rows};
 
 /// What one epoch changed in one projection.
 #[derive(Debug)]
@@ -84,11 +84,11 @@ impl Record {
                 keys.push(key);
                 match change.new {
                     _ if !has_key => {
-                        if !rows.add(form.hold(key, encoded.row(row)), change.by) {
+                        if !rows.add(key, change.by) {
                             return Err(ArrowError::ComputeError("a row went that was not there".to_owned()));
                         }
                     }
-                    Some(_) => rows.put(form.hold(key, encoded.row(row)), stamp.epoch.0),
+                    Some(_) => rows.put(key, encoded.row(row)),
                     None => rows.remove(key),
                 }
             }
@@ -100,37 +100,37 @@ impl Record {
     }
 
     /// The changes between these rows and those: of each key the row that goes and the row that
-    /// comes, with the numbers by which they are held.
+    /// comes.
     ///
     /// # Errors
     /// When the rows are not of the projection, which would be a mistake of ours.
-    pub fn of_pairs<'a>(stamp: &Arc<Moment>, pairs: &'a [HeldPair], info: &Projection) -> Result<Record, ArrowError> {
-        let sizes = pairs.iter().map(|pair| pair.iter().flatten().map(|(row, _)| row.row().len()).sum());
+    pub fn of_pairs<'a>(stamp: &Arc<Moment>, pairs: &[Pair<'a>], info: &Projection) -> Result<Record, ArrowError> {
+        let sizes = pairs.iter().map(|pair| pair.iter().flatten().map(|row| row.row.len()).sum());
         let mut record = Record { stamp: Arc::clone(stamp), parts: Vec::new(), bytes: size_of::<Record>() };
         for piece in pieces(sizes) {
-            let mut rows: Vec<&'a HeldRow> = Vec::new();
+            let mut rows: Vec<RowRef<'a>> = Vec::new();
             let (mut changes, mut keys) = (Vec::new(), EncodedRows::default());
-            for [old, new] in &pairs[piece] {
-                let by = if info.key.is_some() { 0 } else { count(new.as_ref()) - count(old.as_ref()) };
+            for &[old, new] in &pairs[piece] {
+                let by = if info.key.is_some() { 0 } else { count(new) - count(old) };
                 // Without a key the row is the same, and only one of them is told.
                 let (goes, comes) = match info.key {
-                    Some(_) => (old.as_ref(), new.as_ref()),
-                    None if by < 0 => (old.as_ref(), None),
-                    None => (None, new.as_ref()),
+                    Some(_) => (old, new),
+                    None if by < 0 => (old, None),
+                    None => (None, new),
                 };
-                let mut place = |row: Option<&'a (HeldRow, i64)>| {
-                    row.map(|(row, _)| {
+                let mut place = |row: Option<RowRef<'a>>| {
+                    row.map(|row| {
                         rows.push(row);
                         u32::try_from(rows.len() - 1).unwrap_or(u32::MAX)
                     })
                 };
                 let change = Change { old: place(goes), new: place(comes), by };
-                if let Some((row, _)) = new.as_ref().or(old.as_ref()) {
-                    keys.push(row.key());
+                if let Some(row) = new.or(old) {
+                    keys.push(row.key);
                 }
                 changes.push(change);
             }
-            record.bytes += rows.iter().map(|row| row.row().len()).sum::<usize>() * ROW_COPIES;
+            record.bytes += rows.iter().map(|row| row.row.len()).sum::<usize>() * ROW_COPIES;
             let batch = info.form.decode(rows.into_iter())?;
             record.parts.push(Part { batch, changes, keys, json: Mutex::default() });
         }
@@ -144,26 +144,22 @@ impl Record {
     }
 }
 
-/// The row that goes and the row that comes, with the numbers by which they are held.
-pub type HeldPair = [Option<(HeldRow, i64)>; 2];
+/// The row of a key that goes and the row that comes.
+pub type Pair<'a> = [Option<RowRef<'a>>; 2];
 
-fn count(row: Option<&(HeldRow, i64)>) -> i64 {
-    row.map_or(0, |(_, count)| *count)
+fn count(row: Option<RowRef<'_>>) -> i64 {
+    row.map_or(0, |row| row.count)
 }
 
 /// What is different between two lists of rows, by key.
 #[must_use]
-pub fn pairs_between(before: &[(HeldRow, i64)], after: &[(HeldRow, i64)], has_key: bool) -> Vec<HeldPair> {
-    type Pair<'a> = [Option<&'a (HeldRow, i64)>; 2];
+pub fn pairs_between<'a>(before: &'a [(HeldRow, i64)], after: &'a [(HeldRow, i64)]) -> Vec<Pair<'a>> {
     let mut by_key: BTreeMap<&[u8], Pair<'_>> = BTreeMap::new();
     for (at, rows) in [before, after].into_iter().enumerate() {
-        rows.iter().for_each(|row| by_key.entry(row.0.key()).or_default()[at] = Some(row));
+        let rows = rows.iter().map(|(row, count)| row.times(*count));
+        rows.for_each(|row| by_key.entry(row.key).or_default()[at] = Some(row));
     }
-    let is_equal = |pair: &Pair<'_>| match pair {
-        [Some(old), Some(new)] => old.0.row() == new.0.row() && (has_key || old.1 == new.1),
-        _ => false,
-    };
-    by_key.into_values().filter(|pair| !is_equal(pair)).map(|pair| pair.map(Option::<&_>::cloned)).collect()
+    by_key.into_values().filter(|[old, new]| old != new).collect()
 }
 
 /// How often a logged row is held, about: typed, and as the JSON of one choice of columns.

@@ -1,19 +1,10 @@
 //! The rows of a projection, by key, in the order of the key.
 //!
-//! A map is persistent: a version of it is had by cloning a pointer, shares what did not change with
-//! the one before, and is read at leisure while the next one is made. A row is one allocation:
-//!
-//! ```text
-//!  ┌───────────┬────────────────────────────┬──────────────────────────────┐
-//!  │ length of │ the key, as bytes that     │ the row, any column readable │
-//!  │ the key   │ sort (`OrderCodec`)        │ by itself (`RowCodec`)       │
-//!  └───────────┴────────────────────────────┴──────────────────────────────┘
-//! ```
-//!
-//! Where the whole row is the identity the row's bytes are the key, and stand there once.
+//! Keys are bytes that sort (`OrderCodec`), rows are bytes of which any column is readable by itself
+//! (`RowCodec`), and both lie in a persistent tree. Where the whole row is the identity its bytes are
+//! the key, and how often it stands there is the value.
 
-use std::borrow::Borrow;
-use std::cmp::Ordering;
+use std::borrow::Cow;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -21,11 +12,9 @@ use arrow::array::RecordBatch;
 use arrow::compute::SortOptions;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use imbl::OrdMap;
 use pipeline::row::{EncodedRows, OrderCodec, RowCodec};
 
-/// Bytes that say where a row's key ends.
-const HEAD_BYTES: usize = size_of::<u32>();
+use crate::tree::{Tree, push_varint, read_varint};
 
 /// How a projection's rows are held.
 #[derive(Debug)]
@@ -52,11 +41,11 @@ impl RowForm {
     ///
     /// # Errors
     /// When the batch is not of this schema.
-    pub fn keys(&self, batch: &RecordBatch, rows: &EncodedRows) -> Result<EncodedRows, ArrowError> {
-        let Some(codec) = &self.key else { return Ok(rows.clone()) };
+    pub fn keys<'a>(&self, batch: &RecordBatch, rows: &'a EncodedRows) -> Result<Cow<'a, EncodedRows>, ArrowError> {
+        let Some(codec) = &self.key else { return Ok(Cow::Borrowed(rows)) };
         let mut keys = EncodedRows::default();
         codec.encode(batch)?.iter().for_each(|key| keys.push(key.data()));
-        Ok(keys)
+        Ok(Cow::Owned(keys))
     }
 
     /// The bytes of each row of a batch.
@@ -71,119 +60,97 @@ impl RowForm {
     ///
     /// # Errors
     /// When they are not of this form, which would be a mistake of ours.
-    pub fn decode<'a>(&self, rows: impl Iterator<Item = &'a HeldRow>) -> Result<RecordBatch, ArrowError> {
-        let rows: Vec<&[u8]> = rows.map(HeldRow::row).collect();
+    pub fn decode<'a>(&self, rows: impl Iterator<Item = RowRef<'a>>) -> Result<RecordBatch, ArrowError> {
+        let rows: Vec<&[u8]> = rows.map(|row| row.row).collect();
         self.codec.decode_batch(&self.schema, &rows)
-    }
-
-    /// A row to hold.
-    #[must_use]
-    pub fn hold(&self, key: &[u8], row: &[u8]) -> HeldRow {
-        if self.key.is_some() { HeldRow::new(key, row) } else { HeldRow::new(row, &[]) }
     }
 }
 
-/// A row, and the key by which it is found. Rows are equal, and sort, by their key.
+/// A row where it lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowRef<'a> {
+    /// Bytes that sort as the key does.
+    pub key: &'a [u8],
+    /// The row's bytes.
+    pub row: &'a [u8],
+    /// How often it stands there.
+    pub count: i64,
+}
+
+/// A row that somebody keeps: its key, and the row.
 #[derive(Clone, Debug)]
-pub struct HeldRow(Arc<[u8]>);
+pub struct HeldRow {
+    bytes: Arc<[u8]>,
+    key_end: usize,
+}
 
 impl HeldRow {
-    fn new(key: &[u8], row: &[u8]) -> HeldRow {
-        let mut bytes = Vec::with_capacity(HEAD_BYTES + key.len() + row.len());
-        // A row is smaller than 4 GiB: its codec says so.
-        bytes.extend_from_slice(&u32::try_from(key.len()).unwrap_or(u32::MAX).to_le_bytes());
-        bytes.extend_from_slice(key);
-        bytes.extend_from_slice(row);
-        HeldRow(bytes.into())
-    }
-
-    fn key_end(&self) -> usize {
-        let (head, _) = self.0.split_first_chunk::<HEAD_BYTES>().expect("a row has a head");
-        HEAD_BYTES + usize::try_from(u32::from_le_bytes(*head)).unwrap_or(usize::MAX)
+    /// Keeps a row that lies elsewhere.
+    #[must_use]
+    pub fn new(key: &[u8], row: &[u8]) -> HeldRow {
+        HeldRow { bytes: [key, row].concat().into(), key_end: key.len() }
     }
 
     /// Bytes that sort as the key does.
     #[must_use]
     pub fn key(&self) -> &[u8] {
-        &self.0[HEAD_BYTES..self.key_end()]
+        &self.bytes[..self.key_end]
     }
 
-    /// The row's bytes.
+    /// The row, standing there so many times.
     #[must_use]
-    pub fn row(&self) -> &[u8] {
-        let end = self.key_end();
-        if end == self.0.len() { &self.0[HEAD_BYTES..] } else { &self.0[end..] }
-    }
-}
-
-impl Borrow<[u8]> for HeldRow {
-    fn borrow(&self) -> &[u8] {
-        self.key()
-    }
-}
-
-impl PartialEq for HeldRow {
-    fn eq(&self, other: &HeldRow) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl Eq for HeldRow {}
-
-impl PartialOrd for HeldRow {
-    fn partial_cmp(&self, other: &HeldRow) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for HeldRow {
-    fn cmp(&self, other: &HeldRow) -> Ordering {
-        self.key().cmp(other.key())
+    pub fn times(&self, count: i64) -> RowRef<'_> {
+        RowRef { key: self.key(), row: &self.bytes[self.key_end..], count }
     }
 }
 
 /// The rows of a projection at an epoch.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Rows {
-    /// With a key: the epoch since which the row is as it is, by which two versions of the map are
-    /// compared. Without: how often it stands there.
-    map: OrdMap<HeldRow, i64>,
+    tree: Tree,
+    has_key: bool,
     count: i64,
 }
 
 impl Rows {
+    /// No rows, of a projection with a key or without.
+    #[must_use]
+    pub fn new(has_key: bool) -> Rows {
+        Rows { tree: Tree::default(), has_key, count: 0 }
+    }
+
     /// How many, those that stand there several times as often.
     #[must_use]
     pub fn count(&self) -> i64 {
         self.count
     }
 
-    /// Puts a row in place of that which has its key, if any.
-    pub fn put(&mut self, row: HeldRow, epoch: u64) {
-        if self.map.insert(row, i64::try_from(epoch).unwrap_or(i64::MAX)).is_none() {
+    /// With a key: puts a row in place of that which has its key, if any.
+    pub fn put(&mut self, key: &[u8], row: &[u8]) {
+        if !self.tree.insert(key, row) {
             self.count += 1;
         }
     }
 
     /// Takes the row of a key away.
     pub fn remove(&mut self, key: &[u8]) {
-        if self.map.remove(key).is_some() {
+        if self.tree.remove(key) {
             self.count -= 1;
         }
     }
 
-    /// Counts a row so many times more, or fewer. Answers whether that can be: a row can't stand
-    /// there less than never.
+    /// Without a key: counts a row so many times more, or fewer. Answers whether that can be: a row
+    /// can't stand there less than never.
     #[must_use]
-    pub fn add(&mut self, row: HeldRow, by: i64) -> bool {
-        let Some(count) = self.map.get(row.key()).copied().unwrap_or(0).checked_add(by).filter(|count| *count >= 0)
-        else {
-            return false;
-        };
+    pub fn add(&mut self, row: &[u8], by: i64) -> bool {
+        let held = self.get(row).map_or(0, |held| held.count);
+        let Some(count) = held.checked_add(by).and_then(|count| usize::try_from(count).ok()) else { return false };
         if count == 0 {
-            self.map.remove(row.key());
+            self.tree.remove(row);
         } else {
-            self.map.insert(row, count);
+            let mut value = Vec::new();
+            push_varint(&mut value, count);
+            self.tree.insert(row, &value);
         }
         self.count = self.count.saturating_add(by);
         true
@@ -191,23 +158,29 @@ impl Rows {
 
     /// The row of a key.
     #[must_use]
-    pub fn get(&self, key: &[u8]) -> Option<(&HeldRow, i64)> {
-        self.map.get_key_value(key).map(|(row, count)| (row, *count))
+    pub fn get<'a>(&'a self, key: &'a [u8]) -> Option<RowRef<'a>> {
+        self.tree.get(key).map(|value| self.row(key, value))
     }
 
-    /// Rows from a key on, with the number by which they are held.
-    pub fn range(&self, from: Bound<&[u8]>) -> impl Iterator<Item = (&HeldRow, i64)> {
-        self.map.range::<_, [u8]>((from, Bound::Unbounded)).map(|(row, count)| (row, *count))
+    /// Rows from a key on.
+    pub fn range(&self, from: Bound<&[u8]>) -> impl Iterator<Item = RowRef<'_>> {
+        self.tree.range(from).map(|(key, value)| self.row(key, value))
     }
 
-    /// What is different in `other`: for each key the row here and the row there, with their
-    /// numbers. Costs what differs, when one version was made from the other.
-    pub fn diff<'a>(&'a self, other: &'a Rows) -> impl Iterator<Item = [Option<(&'a HeldRow, i64)>; 2]> {
-        use imbl::ordmap::DiffItem;
-        self.map.diff(&other.map).map(|item| match item {
-            DiffItem::Add(row, count) => [None, Some((row, *count))],
-            DiffItem::Remove(row, count) => [Some((row, *count)), None],
-            DiffItem::Update { old, new } => [Some((old.0, *old.1)), Some((new.0, *new.1))],
-        })
+    /// What is different in `other`, from a key on: for each key the row here and the row there. Costs
+    /// what differs, when one version was made from the other.
+    pub fn diff<'a>(
+        &'a self,
+        other: &'a Rows,
+        from: Bound<&[u8]>,
+    ) -> impl Iterator<Item = [Option<RowRef<'a>>; 2]> + use<'a> {
+        self.tree.diff(&other.tree, from).map(|found| found.values.map(|value| Some(self.row(found.key, value?))))
+    }
+
+    fn row<'a>(&self, key: &'a [u8], value: &'a [u8]) -> RowRef<'a> {
+        if self.has_key {
+            return RowRef { key, row: value, count: 1 };
+        }
+        RowRef { key, row: key, count: i64::try_from(read_varint(value).0).unwrap_or(i64::MAX) }
     }
 }

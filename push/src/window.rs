@@ -15,7 +15,7 @@ use pipeline::row::OrderCodec;
 
 use crate::hub::{Moment, Projection};
 use crate::record::{Record, pairs_between};
-use crate::rows::HeldRow;
+use crate::rows::{HeldRow, RowRef};
 use crate::view::Hit;
 
 /// Only the first rows in an order.
@@ -62,8 +62,8 @@ impl WindowState {
         self.codec.encode(batch)
     }
 
-    fn place(order: &[u8], row: &HeldRow) -> Box<[u8]> {
-        [order, row.key()].concat().into()
+    fn place(order: &[u8], key: &[u8]) -> Box<[u8]> {
+        [order, key].concat().into()
     }
 
     /// Takes in those rows that are wanted, which the batch has in the same order.
@@ -73,22 +73,21 @@ impl WindowState {
     pub fn add(
         &mut self,
         batch: &RecordBatch,
-        rows: &[(HeldRow, i64)],
+        rows: &[RowRef<'_>],
         is_wanted: impl Fn(usize) -> bool,
-        has_key: bool,
     ) -> Result<(), ArrowError> {
         let orders = self.places(batch)?;
-        for (i, (row, count)) in rows.iter().enumerate().filter(|(i, _)| is_wanted(*i)) {
-            self.put(Self::place(orders.row(i).data(), row), row.clone(), if has_key { 1 } else { *count });
+        for (i, row) in rows.iter().enumerate().filter(|(i, _)| is_wanted(*i)) {
+            self.put(Self::place(orders.row(i).data(), row.key), *row, row.count);
         }
         Ok(())
     }
 
-    fn put(&mut self, place: Box<[u8]>, row: HeldRow, by: i64) {
+    fn put(&mut self, place: Box<[u8]>, row: RowRef<'_>, by: i64) {
         if !self.is_all && self.rows.last_key_value().is_none_or(|(last, _)| *last < place) {
             return;
         }
-        let (_, count) = self.rows.entry(place).or_insert((row, 0));
+        let (_, count) = self.rows.entry(place).or_insert_with(|| (HeldRow::new(row.key, row.row), 0));
         *count += by;
         let held_max = usize::try_from(self.limit).unwrap_or(usize::MAX).saturating_mul(2).saturating_add(SPARE_ROWS);
         if self.rows.len() > held_max {
@@ -144,8 +143,8 @@ impl WindowState {
         let hits: Vec<Hit> = hits.collect();
         let held = |hit: &Hit, row: u32| {
             let (part, row) = (hit.part as usize, row as usize);
-            let held = info.form.hold(record.parts[part].keys.row(hit.change as usize), encoded[part].row(row));
-            (Self::place(orders[part].row(row).data(), &held), held)
+            let key = record.parts[part].keys.row(hit.change as usize);
+            (Self::place(orders[part].row(row).data(), key), RowRef { key, row: encoded[part].row(row), count: 1 })
         };
         for hit in &hits {
             let change = record.parts[hit.part as usize].changes[hit.change as usize];
@@ -164,6 +163,6 @@ impl WindowState {
         if self.is_short() {
             return Ok(None);
         }
-        Record::of_pairs(stamp, &pairs_between(&before, &self.shown(), info.key.is_some()), info).map(Some)
+        Record::of_pairs(stamp, &pairs_between(&before, &self.shown()), info).map(Some)
     }
 }
