@@ -12,6 +12,7 @@ use futures_util::{SinkExt, StreamExt};
 use pipeline::projection::Pair;
 use pipeline::{DiffPart, Epoch};
 use push::hub::{Publication, Stamp};
+use push::image::Image;
 use push::serve::{Entrance, Gate};
 use push::session::Session;
 use push::view::{View, ViewSpec};
@@ -35,6 +36,7 @@ const EPOCHS: usize = 31;
 pub fn run() -> Result<()> {
     route()?;
     not_concerned()?;
+    images_of_one()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(last_of_many())?;
     runtime.block_on(images_at_once())
@@ -166,6 +168,33 @@ fn not_concerned() -> Result<()> {
 }
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// What an image of one customer's row costs in a projection of a million: the first, which has an index made, and others.
+fn images_of_one() -> Result<()> {
+    let mut shop = Shop::new()?;
+    shop.publish(&[], &(0..ROWS).collect::<Vec<_>>())?;
+    let without = per(micros(shop.epoch(CHANGED, ROWS)?), CHANGED);
+    let image = |shop: &Shop, customer: i64| -> Result<Duration> {
+        let view = shop.view(&json!({"customer_id": {"_eq": customer}}))?;
+        let start = Instant::now();
+        let mut image = Image::of(&shop.hub, &view).context("rows to show")?;
+        while !image.is_at_end() {
+            image.next(&shop.hub)?;
+        }
+        Ok(start.elapsed())
+    };
+    let first = micros(image(&shop, 0)?) / 1e3;
+    let mut others = (1..1000).map(|customer| image(&shop, customer)).collect::<Result<Vec<_>>>()?;
+    others.sort_unstable();
+    let found = micros(others[others.len() / 2]);
+    let with = per(micros(shop.epoch(CHANGED, ROWS)?), CHANGED);
+    println!(
+        "an image of one of {ROWS} rows: the first takes {first:.0} ms, while an index is made, others {found:.1} us"
+    );
+    println!("a changed row costs {without:.2} us to publish, {with:.2} us with an index to keep up");
+    println!("figure image_of_one_row_us {found:.1} us");
+    Ok(())
+}
 
 async fn server(hub: Arc<Hub>) -> Result<(SocketAddr, oneshot::Sender<()>, watch::Sender<Health>)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;

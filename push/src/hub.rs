@@ -13,16 +13,17 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use filter::Access;
+use filter::{Access, Predicate};
 use hashbrown::HashMap;
 use pipeline::{DiffPart, Epoch, Position};
 
+use crate::index::{self, Index, Indexes, Lookup, Terms};
 use crate::record::Record;
 use crate::route::Router;
 use crate::rows::{RowForm, Rows};
@@ -138,6 +139,11 @@ pub struct Hub {
     visible: Mutex<Visible>,
     logs: Vec<Mutex<Log>>,
     log_bytes_max: usize,
+    indexes: Vec<Mutex<Indexes>>,
+    /// Whether one is being made: a thread at a time.
+    is_indexing: AtomicBool,
+    /// Projections of fewer rows are looked through.
+    indexed_from: AtomicI64,
     /// Tells this run of the server from others: epochs begin anew with each.
     boot: String,
     /// Messages that several clients are sent.
@@ -145,6 +151,9 @@ pub struct Hub {
     publisher: Mutex<Publisher>,
     views: Mutex<Views>,
     view_ids: AtomicU64,
+    /// Who asks for an index makes it, and has it when it asks again.
+    #[cfg(test)]
+    indexes_at_once: AtomicBool,
     /// What a test lets happen after each look: who looks twice is to see two moments.
     #[cfg(test)]
     after_look: Mutex<Option<AfterLook>>,
@@ -254,6 +263,9 @@ impl Hub {
             visible: Mutex::new(visible),
             logs: (0..count).map(|_| Mutex::default()).collect(),
             log_bytes_max,
+            indexes: (0..count).map(|_| Mutex::default()).collect(),
+            is_indexing: AtomicBool::new(false),
+            indexed_from: AtomicI64::new(index::ROWS_MIN),
             boot,
             frames: Frames::default(),
             publisher: Mutex::new(Publisher {
@@ -263,6 +275,8 @@ impl Hub {
             }),
             views: Mutex::default(),
             view_ids: AtomicU64::new(1),
+            #[cfg(test)]
+            indexes_at_once: AtomicBool::new(false),
             #[cfg(test)]
             after_look: Mutex::default(),
         }
@@ -346,6 +360,7 @@ impl Hub {
                 concerned.extend(self.views_of(id));
             }
         }
+        let shown = changed.clone();
         let replaced = {
             let mut visible = lock(&self.visible);
             visible.stamp = Arc::clone(&stamp);
@@ -365,7 +380,77 @@ impl Hub {
         // its image may be of the epoch before: its clients look for themselves.
         let late: Vec<Arc<View>> = lock(&self.views).new.iter().filter_map(Weak::upgrade).collect();
         late.iter().for_each(|view| view.wake());
+        // Nobody waits for these.
+        shown.iter().for_each(|(id, rows)| self.keep_indexes(*id, rows));
         Ok(())
+    }
+
+    fn keep_indexes(&self, id: ProjectionId, rows: &Rows) {
+        let wanted = lock(&self.indexes[id.0]).wanted();
+        for index in wanted {
+            let kept = index.brought_to(rows, &self.projections[id.0].form, index::UPKEEP_MAX);
+            lock(&self.indexes[id.0]).replace(index.columns(), kept);
+        }
+    }
+
+    /// Where the rows of a view's projection are that these predicates can match, if that is known. If
+    /// it can be, it will be later.
+    pub(crate) fn lookup(&self, view: &View, rows: &Rows, predicates: &[&Predicate]) -> Option<Lookup> {
+        if rows.count() < self.indexed_from.load(Ordering::Relaxed) {
+            return None;
+        }
+        // All rows looked through give the same answer.
+        let warn = |error: &ArrowError| tracing::error!(%error, "rows can't be looked up");
+        self.find_lookup(view, rows, predicates).inspect_err(warn).ok()?
+    }
+
+    fn find_lookup(&self, view: &View, rows: &Rows, predicates: &[&Predicate]) -> Result<Option<Lookup>, ArrowError> {
+        let (Some(terms), info) = (Terms::of(predicates), &view.info) else { return Ok(None) };
+        if let Some(key) = &info.key
+            && let Some(lookup) = Lookup::by_key(&terms, key, &info.form)?
+        {
+            return Ok(Some(lookup));
+        }
+        let found = lock(&self.indexes[view.spec.projection.0]).find(&terms.columns);
+        let Some(index) = found else {
+            self.make_index(view, &terms.columns);
+            return Ok(None);
+        };
+        let Some(index) = index.brought_to(rows, &info.form, index::CATCH_UP_MAX) else { return Ok(None) };
+        Lookup::by_index(&terms, index, &info.schema).map(Some)
+    }
+
+    /// Has an index made of these columns, by a thread of its own, unless one is being made.
+    fn make_index(&self, view: &View, columns: &[usize]) {
+        let (id, columns) = (view.spec.projection, columns.to_vec());
+        if !lock(&self.indexes[id.0]).has_room() || self.is_indexing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let hub = Weak::clone(&view.hub);
+        let make = move || {
+            let Some(hub) = hub.upgrade() else { return };
+            if let Some(index) = hub.new_index(id, &columns) {
+                lock(&hub.indexes[id.0]).add(index);
+            }
+            hub.is_indexing.store(false, Ordering::Release);
+        };
+        #[cfg(test)]
+        if self.indexes_at_once.load(Ordering::Relaxed) {
+            return make();
+        }
+        if let Err(error) = std::thread::Builder::new().name("index".to_owned()).spawn(make) {
+            tracing::warn!(%error, "no thread for an index");
+            self.is_indexing.store(false, Ordering::Release);
+        }
+    }
+
+    fn new_index(&self, id: ProjectionId, columns: &[usize]) -> Option<Index> {
+        let info = &self.projections[id.0];
+        let rows = || lock(&self.visible).rows[id.0].clone();
+        let empty = Index::new(&info.schema, columns, info.key.is_some()).ok()?;
+        let index = empty.brought_to(&rows(), &info.form, usize::MAX)?;
+        // What changed meanwhile, for the most part.
+        index.brought_to(&rows(), &info.form, usize::MAX)
     }
 
     /// Has the publisher know the views that came, and forget those that went.
@@ -583,6 +668,13 @@ impl Hub {
     #[must_use]
     pub fn stamp(&self) -> Arc<Moment> {
         Arc::clone(&lock(&self.visible).stamp)
+    }
+
+    /// From now on, indexes are made of projections of so many rows, by who asks for one.
+    #[cfg(test)]
+    pub(crate) fn index_at_once(&self, rows_min: i64) {
+        self.indexed_from.store(rows_min, Ordering::Relaxed);
+        self.indexes_at_once.store(true, Ordering::Relaxed);
     }
 
     /// For tests that begin with empty projections.

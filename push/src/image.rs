@@ -12,6 +12,7 @@ use bytes::Bytes;
 use pipeline::Epoch;
 
 use crate::hub::{FellOff, Hub, Moment};
+use crate::index::{Lookup, Place};
 use crate::json::write_row;
 use crate::record::{Pair, Record};
 use crate::rows::{HeldRow, RowRef, Rows};
@@ -24,8 +25,8 @@ use crate::wire::{Changes, Members};
 pub const PART_BYTES: usize = 256 * 1024;
 
 /// Rows that are read at a time: no client is kept waiting while another one's rows are looked
-/// through.
-const READ_ROWS: usize = 1024;
+/// through. Few in tests, so that images are read in several pieces there too.
+const READ_ROWS: usize = if cfg!(test) { 5 } else { 1024 };
 
 /// Bytes of an image that are kept for others.
 const KEPT_BYTES: usize = 1 << 20;
@@ -39,6 +40,8 @@ pub struct SharedImage {
     /// When.
     pub stamp: Arc<Moment>,
     rows: Rows,
+    /// Where those of the view are, if that was known.
+    lookup: Option<Lookup>,
     kept: Mutex<Kept>,
 }
 
@@ -52,7 +55,10 @@ struct Kept {
 #[derive(Clone, Debug)]
 enum Reached {
     Nothing,
+    /// All rows up to this key.
     Key(Arc<[u8]>),
+    /// So much of what is looked up.
+    Place(Place),
     End,
 }
 
@@ -63,11 +69,20 @@ pub struct Image {
     shared: Arc<SharedImage>,
     piece: usize,
     reached: Reached,
+    switched: Option<Switched>,
     /// Rows of a window, which are few and not read from the projection.
     window: Option<WindowImage>,
     patch: Option<Patch>,
     /// What the client saw before: only what differs from that is told.
     before: Option<Arc<View>>,
+}
+
+/// A reader that had looked through rows up to a key, if any, when it became known where the others
+/// are.
+#[derive(Debug)]
+struct Switched {
+    scanned: Option<Arc<[u8]>>,
+    lookup: Lookup,
 }
 
 /// How the rows of a window come to be.
@@ -98,37 +113,43 @@ struct Patch {
 }
 
 impl SharedImage {
-    fn new(stamp: Arc<Moment>, rows: Rows) -> Arc<SharedImage> {
-        Arc::new(SharedImage { stamp, rows, kept: Mutex::default() })
+    fn new(stamp: Arc<Moment>, rows: Rows, lookup: Option<Lookup>) -> Arc<SharedImage> {
+        Arc::new(SharedImage { stamp, rows, lookup, kept: Mutex::default() })
     }
 }
 
 impl Image {
-    /// An image of a view. `None` while its projection has no rows to show.
-    #[must_use]
-    pub fn of(hub: &Hub, view: &Arc<View>) -> Option<Image> {
-        let reader = |shared| Image {
+    fn new(view: &Arc<View>, shared: Arc<SharedImage>) -> Image {
+        Image {
             view: Arc::clone(view),
             shared,
             piece: 0,
             reached: Reached::Nothing,
+            switched: None,
             window: None,
             patch: None,
             before: None,
-        };
+        }
+    }
+
+    /// An image of a view. `None` while its projection has no rows to show.
+    #[must_use]
+    pub fn of(hub: &Hub, view: &Arc<View>) -> Option<Image> {
         let mut held = view.image.lock().unwrap_or_else(PoisonError::into_inner);
         if view.spec.window.is_none()
             && let Some(shared) = held.upgrade()
             && let Ok(due) = hub.due(view, shared.stamp.epoch, hub.stamp().epoch)
             && due.iter().map(Due::len).sum::<usize>() <= SHARED_BEHIND_MAX
         {
-            return Some(reader(shared));
+            return Some(Image::new(view, shared));
         }
         let snapshot = hub.snapshot(view.spec.projection);
-        let shared = SharedImage::new(snapshot.stamp, snapshot.rows?);
+        let rows = snapshot.rows?;
+        let lookup = hub.lookup(view, &rows, &[&view.spec.predicate]);
+        let shared = SharedImage::new(snapshot.stamp, rows, lookup);
         *held = Arc::downgrade(&shared);
         drop(held);
-        Some(reader(shared))
+        Some(Image::new(view, shared))
     }
 
     /// What one view has and another has not, at a moment: for a client that has all of the old one
@@ -136,23 +157,66 @@ impl Image {
     #[must_use]
     pub fn between(hub: &Hub, old: &Arc<View>, new: &Arc<View>) -> Option<(Image, Arc<Moment>)> {
         let snapshot = hub.snapshot(new.spec.projection);
-        let shared = SharedImage::new(Arc::clone(&snapshot.stamp), snapshot.rows?);
-        let image = Image {
-            view: Arc::clone(new),
-            shared,
-            piece: 0,
-            reached: Reached::Nothing,
-            window: None,
-            patch: None,
-            before: Some(Arc::clone(old)),
-        };
+        let rows = snapshot.rows?;
+        let lookup = hub.lookup(new, &rows, &[&old.spec.predicate, &new.spec.predicate]);
+        let shared = SharedImage::new(Arc::clone(&snapshot.stamp), rows, lookup);
+        let image = Image { before: Some(Arc::clone(old)), ..Image::new(new, shared) };
         Some((image, snapshot.stamp))
+    }
+
+    /// The next rows that may be wanted, and how far that is.
+    fn batch(&self) -> (Vec<RowRef<'_>>, Reached) {
+        let rows = &self.shared.rows;
+        let (lookup, scanned) = match &self.switched {
+            Some(switched) => (Some(&switched.lookup), switched.scanned.as_deref()),
+            None => (self.shared.lookup.as_ref(), None),
+        };
+        let mut batch = Batch::default();
+        match (lookup, &self.reached) {
+            (_, Reached::End) => {}
+            (Some(lookup), reached) => {
+                let start = Place::default();
+                let from = if let Reached::Place(place) = reached { place } else { &start };
+                let mut last = (0, None);
+                for (row, list) in lookup.rows(rows, from) {
+                    if batch.is_full() {
+                        let place = Place { list: last.0, after: last.1.map(Arc::from) };
+                        return (batch.rows, Reached::Place(place));
+                    }
+                    last = (list, Some(row.key));
+                    batch.look_at(row, scanned.is_none_or(|scanned| row.key > scanned));
+                }
+            }
+            (None, reached) => {
+                for row in rows.range(reached.bound()) {
+                    if batch.is_full() {
+                        let reached = Reached::after(batch.rows.last().copied());
+                        return (batch.rows, reached);
+                    }
+                    batch.look_at(row, true);
+                }
+            }
+        }
+        (batch.rows, Reached::End)
+    }
+
+    /// A reader that looks through all rows finds them by an index from the moment that there is one.
+    fn switch(&mut self, hub: &Hub) {
+        if self.shared.lookup.is_some() || self.switched.is_some() {
+            return;
+        }
+        let predicates = [self.before.as_ref().map(|before| &before.spec.predicate), Some(&self.view.spec.predicate)];
+        let predicates: Vec<_> = predicates.into_iter().flatten().collect();
+        if let Some(lookup) = hub.lookup(&self.view, &self.shared.rows, &predicates) {
+            let scanned = if let Reached::Key(key) = &self.reached { Some(Arc::clone(key)) } else { None };
+            self.switched = Some(Switched { scanned, lookup });
+        }
     }
 
     /// The next rows that come into sight or go out of it.
     fn next_between(&mut self, before: &View) -> Result<Piece, ArrowError> {
         let (spec, info) = (&self.view.spec, &self.view.info);
-        let (held, reached) = batch(&self.shared.rows, &self.reached);
+        let (held, reached) = self.batch();
         let batch = info.form.decode(held.iter().copied())?;
         let (was, is) = (before.spec.predicate.matches(&batch)?, spec.predicate.matches(&batch)?);
         let (mut members, mut text) = (Members::default(), Vec::new());
@@ -207,7 +271,8 @@ impl Image {
             self.window = None;
             return;
         }
-        let new = SharedImage::new(snapshot.stamp, rows);
+        // What differs is read, and nothing else.
+        let new = SharedImage::new(snapshot.stamp, rows, None);
         self.patch = Some(Patch { old: std::mem::replace(&mut self.shared, new) });
         self.reached = Reached::Nothing;
     }
@@ -216,7 +281,7 @@ impl Image {
     fn next_of_patch(&mut self) -> Result<Piece, ArrowError> {
         let Some(patch) = &self.patch else { return Ok(Piece::End) };
         let (spec, info) = (&self.view.spec, &self.view.info);
-        let Some(from) = self.reached.bound() else { return Ok(Piece::End) };
+        let from = self.reached.bound();
         let mut pairs: Vec<Pair<'_>> = Vec::new();
         let (mut bytes, mut reached) = (0, Reached::End);
         for pair in patch.old.rows.diff(&self.shared.rows, from) {
@@ -251,13 +316,14 @@ impl Image {
         if self.patch.is_some() {
             return self.next_of_patch();
         }
-        if let Some(before) = self.before.clone().filter(|_| !matches!(self.reached, Reached::End)) {
-            return self.next_between(&before);
-        }
         if matches!(self.reached, Reached::End) {
             return Ok(Piece::End);
         }
-        {
+        self.switch(hub);
+        if let Some(before) = self.before.clone() {
+            return self.next_between(&before);
+        }
+        if self.switched.is_none() {
             let mut kept = self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner);
             if self.piece == kept.pieces.len() && kept.bytes < KEPT_BYTES {
                 let (rows, reached) = self.read()?;
@@ -278,7 +344,7 @@ impl Image {
 
     /// Reads on from where the reader is.
     fn read(&self) -> Result<(Bytes, Reached), ArrowError> {
-        let (held, reached) = batch(&self.shared.rows, &self.reached);
+        let (held, reached) = self.batch();
         let batch = self.view.info.form.decode(held.iter().copied())?;
         let spec = &self.view.spec;
         let matches = if spec.predicate.is_all() { None } else { Some(spec.predicate.matches(&batch)?) };
@@ -317,7 +383,7 @@ impl Image {
             _ => Box::new(WindowState::new(window, &self.view.info, epoch)?),
         };
         if !matches!(self.reached, Reached::End) {
-            let (held, reached) = batch(&self.shared.rows, &self.reached);
+            let (held, reached) = self.batch();
             let batch = self.view.info.form.decode(held.iter().copied())?;
             let matches = self.view.spec.predicate.matches(&batch)?;
             state.add(&batch, &held, |i| matches.value(i))?;
@@ -349,9 +415,10 @@ impl Image {
     fn begin_again(&mut self, hub: &Hub) -> Result<Piece, ArrowError> {
         let snapshot = hub.snapshot(self.view.spec.projection);
         if let Some(rows) = snapshot.rows {
-            self.shared = SharedImage::new(snapshot.stamp, rows);
+            let lookup = hub.lookup(&self.view, &rows, &[&self.view.spec.predicate]);
+            self.shared = SharedImage::new(snapshot.stamp, rows, lookup);
         }
-        (self.reached, self.window) = (Reached::Nothing, None);
+        (self.reached, self.switched, self.window) = (Reached::Nothing, None, None);
         Ok(Piece::Rows(Bytes::new()))
     }
 
@@ -368,27 +435,169 @@ impl Reached {
         row.map_or(Reached::End, |row| Reached::Key(row.key.into()))
     }
 
-    /// Where to read on; `None` at the end.
-    fn bound(&self) -> Option<Bound<&[u8]>> {
+    /// Where to read on.
+    fn bound(&self) -> Bound<&[u8]> {
         match self {
-            Reached::Nothing => Some(Bound::Unbounded),
-            Reached::Key(key) => Some(Bound::Excluded(key)),
-            Reached::End => None,
+            Reached::Key(key) => Bound::Excluded(key),
+            _ => Bound::Unbounded,
         }
     }
 }
 
-/// The next rows of a projection, matching or not.
-fn batch<'a>(rows: &'a Rows, reached: &Reached) -> (Vec<RowRef<'a>>, Reached) {
-    let Some(from) = reached.bound() else { return (Vec::new(), Reached::End) };
-    let (mut held, mut bytes) = (Vec::new(), 0_usize);
-    for row in rows.range(from) {
-        if held.len() == READ_ROWS || bytes >= PART_BYTES {
-            let reached = Reached::after(held.last().copied());
-            return (held, reached);
-        }
-        bytes = bytes.saturating_add(row.row.len().saturating_mul(usize::try_from(row.count).unwrap_or(usize::MAX)));
-        held.push(row);
+/// Rows that are read together.
+#[derive(Default)]
+struct Batch<'a> {
+    rows: Vec<RowRef<'a>>,
+    looked_at: usize,
+    bytes: usize,
+}
+
+impl<'a> Batch<'a> {
+    fn is_full(&self) -> bool {
+        self.looked_at == READ_ROWS || self.bytes >= PART_BYTES
     }
-    (held, Reached::End)
+
+    fn look_at(&mut self, row: RowRef<'a>, is_wanted: bool) {
+        self.looked_at += 1;
+        if is_wanted {
+            let times = usize::try_from(row.count).unwrap_or(usize::MAX);
+            self.bytes = self.bytes.saturating_add(row.row.len().saturating_mul(times));
+            self.rows.push(row);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use filter::Predicate;
+    use serde_json::json;
+
+    use crate::testing::{ample_hub, publish, text};
+    use crate::view::ViewSpec;
+
+    /// A hub whose `bag` has so many rows, of which one in a hundred is called as asked for.
+    fn large_hub(rows: usize) -> Arc<Hub> {
+        let hub = ample_hub();
+        let all: Vec<String> = (0..rows).map(|i| format!("+bag({i},n{})", i % 100)).collect();
+        publish(&hub, 1, &all.join(" "));
+        hub
+    }
+
+    fn image(hub: &Arc<Hub>, name: &str, filter: &serde_json::Value) -> Image {
+        let id = hub.find(name).expect("a projection");
+        let info = &hub.projections()[id.0];
+        let predicate = Predicate::parse(filter, &info.schema, &|_| true).expect("a filter");
+        Image::of(hub, &hub.view(ViewSpec { predicate, ..ViewSpec::whole(id, info) })).expect("rows")
+    }
+
+    /// The ids of the rows, ascending, and how many pieces they came in.
+    fn read(hub: &Hub, image: &mut Image) -> (Vec<i64>, usize) {
+        let (mut ids, mut pieces) = (Vec::new(), 0);
+        while !image.is_at_end() {
+            let Piece::Rows(rows) = image.next(hub).expect("rows") else { panic!("an image that nobody patches") };
+            let rows: Vec<(i64, String)> = serde_json::from_str(&format!("[{}]", text(&rows))).expect("rows");
+            ids.extend(rows.iter().map(|row| row.0));
+            pieces += 1;
+        }
+        ids.sort_unstable();
+        (ids, pieces)
+    }
+
+    /// Everybody with a filter of their own read the whole projection, as many times as there were
+    /// clients.
+    #[test]
+    fn an_image_under_an_equality_reads_what_it_matches() {
+        let hub = large_hub(1000);
+        let expected: Vec<i64> = (0..10).map(|i| i * 100 + 7).collect();
+        let scanned = read(&hub, &mut image(&hub, "bag", &json!({"name": {"_eq": "n7"}})));
+        assert_eq!(scanned, (expected.clone(), 200));
+        hub.index_at_once(1000);
+        drop(image(&hub, "bag", &json!({"name": {"_eq": "n3"}}))); // the first to ask has the index made
+        let found = read(&hub, &mut image(&hub, "bag", &json!({"name": {"_eq": "n7"}})));
+        assert_eq!(found, (expected, 2));
+        let (ids, pieces) = read(&hub, &mut image(&hub, "bag", &json!({"name": {"_in": ["n9", "n1", "none"]}})));
+        assert_eq!(ids, (0..10).flat_map(|i| [i * 100 + 1, i * 100 + 9]).collect::<Vec<_>>());
+        assert_eq!(pieces, 4);
+    }
+
+    /// The key is an index that is there already, also when more than the key is asked for.
+    #[test]
+    fn rows_are_found_by_their_key() {
+        let hub = ample_hub();
+        let all: Vec<String> = (0..1000).map(|i| format!("+keyed({i},n{i})")).collect();
+        publish(&hub, 1, &all.join(" "));
+        hub.index_at_once(0);
+        for (filter, ids) in [
+            (json!({"id": {"_in": [700, 3, 5000]}}), vec![3, 700]),
+            (json!({"id": {"_eq": 3}, "name": {"_eq": "n3"}}), vec![3]),
+            (json!({"id": {"_eq": 3}, "name": {"_eq": "n4"}}), vec![]),
+        ] {
+            assert_eq!(read(&hub, &mut image(&hub, "keyed", &filter)), (ids, 1), "{filter}");
+        }
+    }
+
+    /// Thousands of clients come back to a server that has just started: each looks through the rows
+    /// until there is an index, and no further.
+    #[test]
+    fn a_reader_goes_on_by_an_index_when_there_is_one() {
+        let hub = large_hub(1000);
+        let filter = json!({"name": {"_eq": "n7"}});
+        let mut image = image(&hub, "bag", &filter);
+        let mut ids = Vec::new();
+        for _ in 0..50 {
+            let Ok(Piece::Rows(rows)) = image.next(&hub) else { panic!("rows") };
+            let rows: Vec<(i64, String)> = serde_json::from_str(&format!("[{}]", text(&rows))).expect("rows");
+            ids.extend(rows.iter().map(|row| row.0));
+        }
+        assert!((1..10).contains(&ids.len()), "a part of them: {ids:?}");
+        // Rows that come later are not of this image, and the index is of a later epoch than it.
+        publish(&hub, 2, "-bag(907,n7) +bag(2007,n7)");
+        hub.index_at_once(0);
+        let (rest, pieces) = read(&hub, &mut image);
+        assert!(
+            pieces <= 4,
+            "{pieces}: one more of the projection, while the index is made, and two or three of the index"
+        );
+        ids.extend(rest);
+        ids.sort_unstable();
+        assert_eq!(ids, (0..10).map(|i| i * 100 + 7).collect::<Vec<_>>());
+    }
+
+    /// A client whose token changes sees what one view has and the other has not.
+    #[test]
+    fn what_differs_between_two_views_is_looked_up() {
+        let hub = large_hub(1000);
+        hub.index_at_once(0);
+        let id = hub.find("bag").expect("a projection");
+        let info = &hub.projections()[id.0];
+        let view = |name: &str| {
+            let filter = json!({"name": {"_eq": name}});
+            let predicate = Predicate::parse(&filter, &info.schema, &|_| true).expect("a filter");
+            hub.view(ViewSpec { predicate, ..ViewSpec::whole(id, info) })
+        };
+        let (old, new) = (view("n7"), view("n8"));
+        drop(Image::of(&hub, &old));
+        let (mut image, _) = Image::between(&hub, &old, &new).expect("rows");
+        let (mut pieces, mut told) = (0, 0);
+        while !image.is_at_end() {
+            let Ok(Piece::Changes(members)) = image.next(&hub) else { panic!("changes") };
+            told += usize::from(!members.is_empty());
+            pieces += 1;
+        }
+        assert_eq!((pieces, told), (4, 4), "twenty rows, five at a time");
+    }
+
+    /// An index is kept up by the publisher: of rows whose values change, of rows that come and go.
+    #[test]
+    fn an_index_is_kept_up() {
+        let hub = large_hub(200);
+        hub.index_at_once(0);
+        let filter = json!({"name": {"_eq": "n7"}});
+        drop(image(&hub, "bag", &filter));
+        publish(&hub, 2, "-bag(7,n7) +bag(7,n8) -bag(108,n8) +bag(108,n7) +2bag(300,n7)");
+        publish(&hub, 3, "-bag(300,n7)");
+        assert_eq!(read(&hub, &mut image(&hub, "bag", &filter)), (vec![107, 108, 300], 1));
+    }
 }

@@ -19,6 +19,7 @@ pub mod record; // what an epoch changed
 pub mod view; // what some clients see of a projection
 pub mod window; // the first rows of a view in an order
 pub mod route; // which views a change concerns
+mod index; // where the rows are that have certain values
 pub mod image; // all rows of a view, in pieces
 pub mod viewer; // who looks, and what policies let them see
 pub mod session; // what one client is owed; decides, and knows no socket

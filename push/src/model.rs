@@ -124,6 +124,9 @@ fn filters() -> Vec<Meaning> {
         (json!({"_not": {"n": {"_lt": 3}}}), |row| row.2.is_some_and(|n| n >= 3)),
         (json!({"_or": [{"n": {"_is_null": true}}, {"id": {"_lte": 4}}]}), |row| row.2.is_none() || row.0 <= 4),
         (json!({"owner": {"_neq": "bob"}}), |row| row.1.is_some_and(|owner| owner != "bob")),
+        (json!({"id": {"_in": [1, 5, 9]}, "n": {"_lt": 5}}), |row| {
+            [1, 5, 9].contains(&row.0) && row.2.is_some_and(|n| n < 5)
+        }),
     ]
 }
 
@@ -419,6 +422,9 @@ fn play(seed: u64) {
     let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let log_bytes_max = [0, 3_000, 1 << 20][usize::try_from(random.below(3)).unwrap_or(0)];
     let hub = hub(log_bytes_max);
+    if random.one_in(2) {
+        hub.index_at_once(random.below(8).cast_signed());
+    }
     let mut rows = Rows::default();
     let mut history = vec![rows.clone()];
     let publish = |random: &mut Random, rows: &mut Rows, history: &mut Vec<Rows>| {

@@ -56,6 +56,17 @@ impl RowForm {
         self.codec.encode(batch)
     }
 
+    /// The projection's columns.
+    #[must_use]
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Some columns of a row as `onto`, a codec of just these, would have encoded them.
+    pub fn project(&self, row: RowRef<'_>, columns: &[usize], onto: &RowCodec, out: &mut Vec<u8>) {
+        self.codec.project(row.row, columns, onto, out);
+    }
+
     /// Rows as a batch again.
     ///
     /// # Errors
@@ -163,7 +174,7 @@ impl Rows {
     }
 
     /// Rows from a key on.
-    pub fn range(&self, from: Bound<&[u8]>) -> impl Iterator<Item = RowRef<'_>> {
+    pub fn range<'a>(&'a self, from: Bound<&[u8]>) -> impl Iterator<Item = RowRef<'a>> + use<'a> {
         self.tree.range(from).map(|(key, value)| self.row(key, value))
     }
 

@@ -103,7 +103,7 @@ impl Tree {
     }
 
     /// Entries from a key on.
-    pub fn range(&self, from: Bound<&[u8]>) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub fn range<'a>(&'a self, from: Bound<&[u8]>) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
         let mut cursor = Cursor::new(self, from);
         std::iter::from_fn(move || {
             let entry = cursor.peek();

@@ -52,7 +52,7 @@ pub struct View {
     pub id: u64,
     /// The projection.
     pub info: Arc<Projection>,
-    hub: Weak<Hub>,
+    pub(crate) hub: Weak<Hub>,
     state: Mutex<State>,
     /// An image that somebody is being sent.
     pub(crate) image: Mutex<Weak<SharedImage>>,
