@@ -16,6 +16,7 @@ pub mod hub; // what is served now, and how it came to be
 mod tree; // a persistent map, packed
 pub mod rows; // a projection's rows, by key
 pub mod record; // what an epoch changed
+pub mod signal; // how a session hears that something concerns it
 pub mod view; // what some clients see of a projection
 pub mod window; // the first rows of a view in an order
 pub mod route; // which views a change concerns

@@ -19,8 +19,8 @@ mod websocket; // a session on its socket
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -35,6 +35,7 @@ use tokio::sync::{Notify, watch};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::session::SessionLimits;
+use crate::signal::Signals;
 pub use gate::{BadEntry, Caller, Gate};
 use identity::Subjects;
 pub use identity::{Authenticator, Identity, Strangers};
@@ -182,18 +183,29 @@ impl Drop for EndsServerOnPanic {
     }
 }
 
-/// Whether the server stops. A watch channel would do, at twice the bytes for each who waits; and
-/// every connection does.
+/// Whether the server stops. Sessions are many, and hear of it by the signal that each has anyway;
+/// what is no session yet waits to be told.
 #[derive(Default)]
 struct Stopping {
     has_begun: AtomicBool,
     told: Notify,
+    sessions: Mutex<Signals>,
 }
 
 impl Stopping {
     fn begin(&self) {
         self.has_begun.store(true, Ordering::SeqCst);
         self.told.notify_waiters();
+        self.sessions().iter().for_each(|session| session.wake());
+    }
+
+    fn has_begun(&self) -> bool {
+        self.has_begun.load(Ordering::SeqCst)
+    }
+
+    /// Signals that are woken when it begins. Who adds one looks whether it has begun before.
+    fn sessions(&self) -> MutexGuard<'_, Signals> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Resolves when the server stops.
@@ -201,7 +213,7 @@ impl Stopping {
         let mut told = pin!(self.told.notified());
         // From here on it is told; what was told before has left its mark.
         told.as_mut().enable();
-        if !self.has_begun.load(Ordering::SeqCst) {
+        if !self.has_begun() {
             told.await;
         }
     }

@@ -20,7 +20,8 @@ use crate::image::{Image, PART_BYTES, Piece};
 use crate::json::write_string;
 use crate::message::{Draft, Message};
 use crate::protocol::{Batch, Mode, PROTOCOL_VERSION, Refusal, Request, Subscribe, parse, shorten};
-use crate::view::{Due, Signal, View, ViewSpec};
+use crate::signal::Signal;
+use crate::view::{Due, View, ViewSpec};
 use crate::viewer::Viewer;
 use crate::window::Window;
 use crate::wire::{Changes, Diff, FrameKey, Members, heartbeat, write_shape};
@@ -72,10 +73,6 @@ pub struct Session {
     sending: VecDeque<Sending>,
     /// Subscriptions whose images go out, a piece of each in turn.
     loading: VecDeque<Arc<str>>,
-    /// Subscriptions that have been told that their projection fails.
-    told_failed: BTreeSet<Arc<str>>,
-    /// Subscriptions that have been told that what they show may be old.
-    told_stale: BTreeSet<Arc<str>>,
     interval: Option<Duration>,
     mode: Mode,
     rows_max: usize,
@@ -90,6 +87,10 @@ struct Subscription {
     /// Where the view has our signal.
     place: usize,
     state: State,
+    /// Whether the client has been told that the projection fails.
+    told_failed: bool,
+    /// Whether the client has been told that what it shows may be old.
+    told_stale: bool,
 }
 
 /// A few things by the client's names for them, in the order of the names: in no more memory than
@@ -226,8 +227,6 @@ impl Session {
             subscriptions: ById::default(),
             sending: VecDeque::new(),
             loading: VecDeque::new(),
-            told_failed: BTreeSet::new(),
-            told_stale: BTreeSet::new(),
             interval: None,
             mode: Mode::Latest,
             rows_max: usize::MAX,
@@ -351,12 +350,16 @@ impl Session {
         if matches!(state, State::Loading(_)) {
             self.loading.push_back(Arc::clone(&id));
         }
-        self.subscriptions.insert(id, Subscription { asked, view, place, state });
+        self.subscriptions
+            .insert(id, Subscription { asked, view, place, state, told_failed: false, told_stale: false });
         self.load();
     }
 
     /// Begins with the images of those whose projections are ready.
     fn load(&mut self) {
+        if !self.subscriptions.iter().any(|(_, held)| matches!(held.state, State::Waiting(_))) {
+            return;
+        }
         let failed = self.hub.now().failed;
         for (id, held) in self.subscriptions.iter_mut() {
             let State::Waiting(begin) = held.state else { continue };
@@ -375,8 +378,6 @@ impl Session {
         };
         held.view.unwatch(held.place);
         self.loading.retain(|loading| *loading != id);
-        self.told_failed.remove(&id);
-        self.told_stale.remove(&id);
         let mut message = br#"{"op":"unsubscribed","id":"#.to_vec();
         write_string(&mut message, &id);
         message.push(b'}');
@@ -416,33 +417,33 @@ impl Session {
         }
         self.load();
         self.tell_stale(&stale);
-        for (id, held) in self.subscriptions.iter() {
-            match failed.get(&held.view.spec.projection) {
-                Some(reason) if self.told_failed.insert(Arc::clone(id)) => {
-                    let refusal = self.viewer.failure(&held.view.info, reason).about(id);
-                    self.sending.push_back(Sending::Message(refusal.to_json().into()));
-                }
-                Some(_) => {}
-                None => {
-                    self.told_failed.remove(id);
-                }
+        self.tell_failed(&failed);
+    }
+
+    /// Tells which subscriptions are of a projection that can't be served.
+    fn tell_failed(&mut self, failed: &Reasons) {
+        for (id, held) in self.subscriptions.iter_mut() {
+            let reason = failed.get(&held.view.spec.projection);
+            if let Some(reason) = reason.filter(|_| !held.told_failed) {
+                let refusal = self.viewer.failure(&held.view.info, reason).about(id);
+                self.sending.push_back(Sending::Message(refusal.to_json().into()));
             }
+            held.told_failed = reason.is_some();
         }
     }
 
     /// Tells which subscriptions show what may be old, and which do so no more.
     fn tell_stale(&mut self, stale: &Reasons) {
-        if stale.is_empty() && self.told_stale.is_empty() {
-            return;
-        }
-        for (id, held) in self.subscriptions.iter() {
-            let mut message = match stale.get(&held.view.spec.projection) {
-                Some(reason) if self.told_stale.insert(Arc::clone(id)) => {
+        for (id, held) in self.subscriptions.iter_mut() {
+            let reason = stale.get(&held.view.spec.projection);
+            let was_told = std::mem::replace(&mut held.told_stale, reason.is_some());
+            let mut message = match reason {
+                Some(reason) if !was_told => {
                     let mut message = br#"{"op":"stale","message":"#.to_vec();
                     write_string(&mut message, reason);
                     message
                 }
-                None if self.told_stale.remove(id) => br#"{"op":"fresh""#.to_vec(),
+                None if was_told => br#"{"op":"fresh""#.to_vec(),
                 _ => continue,
             };
             message.extend_from_slice(br#","id":"#);
@@ -1371,7 +1372,6 @@ mod tests {
     /// of it, and its image was of the epoch before: its client waited for the next heartbeat.
     #[test]
     fn who_comes_while_an_epoch_is_under_way_is_told_of_it() {
-        use futures_util::FutureExt;
         let changes: String = (0..400).map(|id| format!("+keyed({id},ann) ")).collect();
         for round in 0..200 {
             let hub = ample_hub();
@@ -1390,7 +1390,7 @@ mod tests {
             session.receive(&format!(r#"{{"op":"subscribe","id":"a","projection":"keyed","where":{filter}}}"#));
             let mut told = sent(messages(&mut session));
             publisher.join().expect("no panic");
-            while session.signal().told.notified().now_or_never().is_some() {
+            while session.signal().take() {
                 told += &sent(advance(&mut session));
             }
             assert!(told.contains("[399,"), "round {round}: {}", told.len());

@@ -5,30 +5,20 @@
 //! projection's log, and when the log drops an epoch nothing of it is left here either.
 
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arrow::buffer::BooleanBuffer;
 use arrow::error::ArrowError;
 use filter::Predicate;
 use pipeline::Epoch;
-use tokio::sync::Notify;
 
 use crate::hub::{Hub, Projection, ProjectionId};
 use crate::image::SharedImage;
 use crate::record::{Change, Record};
 use crate::rows::HeldRow;
+use crate::signal::{Signal, Signals};
 use crate::viewer::Sight;
 use crate::window::{Window, WindowState};
-
-/// Wakes a session: something concerns it.
-#[derive(Debug, Default)]
-pub struct Signal {
-    /// Told when there is something to look at.
-    pub told: Notify,
-    /// Whether the session must end, since its subject was cut off.
-    pub is_cut: AtomicBool,
-}
 
 /// What a view is. Equal ones are one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -67,8 +57,7 @@ struct State {
     /// the log when somebody asks. `None` while the publisher does not know the view.
     told_from: Option<Epoch>,
     /// Who is waiting for something to happen.
-    signals: Vec<Option<Arc<Signal>>>,
-    free: Vec<usize>,
+    signals: Signals,
     window: Option<Box<WindowState>>,
 }
 
@@ -298,34 +287,23 @@ impl View {
 
     /// Has `signal` told whenever something concerns the view, until it is taken back.
     pub(crate) fn watch(&self, signal: &Arc<Signal>) -> usize {
-        let mut state = self.lock();
-        let place = state.free.pop().unwrap_or_else(|| {
-            state.signals.push(None);
-            state.signals.len() - 1
-        });
-        state.signals[place] = Some(Arc::clone(signal));
-        place
+        self.lock().signals.add(signal)
     }
 
     /// Takes a signal back.
     pub(crate) fn unwatch(&self, place: usize) {
-        let mut state = self.lock();
-        state.signals[place] = None;
-        state.free.push(place);
+        self.lock().signals.remove(place);
     }
 
     /// Tells all who watch.
     pub(crate) fn wake(&self) {
-        for signal in self.lock().signals.iter().flatten() {
-            signal.told.notify_one();
-        }
+        self.lock().signals.iter().for_each(|signal| signal.tell());
     }
 
     /// Watchers now.
     #[must_use]
     pub fn watchers(&self) -> usize {
-        let state = self.lock();
-        state.signals.len() - state.free.len()
+        self.lock().signals.count()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use crate::protocol::Refusal;
-use crate::view::Signal;
+use crate::signal::Signal;
 use crate::viewer::Viewer;
 
 /// Who has shown a token that holds.
@@ -107,8 +106,7 @@ impl Subjects {
         let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(subject).unwrap_or_default();
         let alive: Vec<Arc<Signal>> = sessions.iter().filter_map(Weak::upgrade).collect();
         for session in &alive {
-            session.is_cut.store(true, Ordering::Release);
-            session.told.notify_one();
+            session.cut();
         }
         alive.len()
     }

@@ -9,7 +9,6 @@ use std::future::poll_fn;
 use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
@@ -100,6 +99,8 @@ struct Connection<S> {
     shared: Arc<Shared>,
     socket: Socket<S>,
     session: Session,
+    /// Where the session's signal is among those that are woken when the server stops.
+    place: usize,
     /// What came right behind the handshake.
     early: Box<[u8]>,
     /// What the session's subscriptions count as in the metrics.
@@ -121,6 +122,7 @@ struct Connection<S> {
 impl<S> Drop for Connection<S> {
     fn drop(&mut self) {
         self.set_identity(None);
+        self.shared.stopping.sessions().remove(self.place);
     }
 }
 
@@ -154,12 +156,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ) -> Connection<S> {
         let now = Instant::now();
         let session = Session::with_limits(Arc::clone(&shared.hub), Arc::clone(&shared.options.session));
+        let place = shared.stopping.sessions().add(session.signal());
         // Who has no room is told in the exchange.
         let identifying = identity.map(|identity| -> Identifying { Box::pin(std::future::ready(Ok(*identity))) });
         Connection {
             socket: Socket::new(stream, Arc::clone(&shared.options), deflates),
             session,
             shared: Arc::clone(shared),
+            place,
             early: early.into(),
             counted: 0,
             last_sent: now,
@@ -194,9 +198,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn exchange(&mut self, mut timer: Pin<&mut Sleep>) -> Result<Infallible, End> {
-        let signal = Arc::clone(self.session.signal());
-        let shared = Arc::clone(&self.shared);
-        let mut stopped = pin!(shared.stopping.begun());
         let options = &self.shared.options;
         self.session.greet(options.heartbeat, options.message_bytes_max);
         // One that came with a token is who it is before anything that it asks is looked at.
@@ -211,23 +212,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if wake_at < timer.deadline() || timer.is_elapsed() {
                 timer.as_mut().reset(wake_at);
             }
-            tokio::select! {
-                biased;
-                () = stopped.as_mut() => return Err(End::Close(Close::GOING_AWAY)),
-                // Before the others, which find more to say only when all is out. A client that sends
-                // without a pause does not keep them waiting for long: the rate of messages sees to that.
-                exchanged = poll_fn(|cx| self.poll_exchange(cx)) => exchanged?,
-                () = signal.told.notified(), if self.socket.outbox.is_empty() && !self.is_behind => {
-                    if signal.is_cut.load(Ordering::Acquire) {
-                        return Err(End::Close(Close::REVOKED));
-                    }
-                    // A timer wakes at whole milliseconds: what is due already does not wait for one.
-                    self.is_behind = true;
-                    self.advance_if_due();
-                }
-                () = timer.as_mut() => self.look_at_the_clock()?,
-            }
+            poll_fn(|cx| self.poll_turn(cx, timer.as_mut())).await?;
         }
+    }
+
+    /// Ready when something was done.
+    fn poll_turn(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<Result<(), End>> {
+        self.session.signal().register(cx.waker());
+        if self.shared.stopping.has_begun() {
+            return Poll::Ready(Err(End::Close(Close::GOING_AWAY)));
+        }
+        if self.session.signal().is_cut() {
+            return Poll::Ready(Err(End::Close(Close::REVOKED)));
+        }
+        // Before the others, which find more to say only when all is out. A client that sends without a
+        // pause does not keep them waiting for long: the rate of messages sees to that.
+        if let Poll::Ready(exchanged) = self.poll_exchange(cx) {
+            return Poll::Ready(exchanged);
+        }
+        if self.socket.outbox.is_empty() && !self.is_behind && self.session.signal().take() {
+            // A timer wakes at whole milliseconds: what is due already does not wait for one.
+            self.is_behind = true;
+            self.advance_if_due();
+            return Poll::Ready(Ok(()));
+        }
+        timer.poll(cx).map(|()| self.look_at_the_clock())
     }
 
     /// When there is something to do, if nothing happens until then.
@@ -420,7 +429,7 @@ mod tests {
         let upgraded = hyper::upgrade::on(Request::new(()));
         let connection = size_of::<Connection<TcpStream>>();
         let bytes = connection + size_of_val(&run(shared, upgraded, false, slot, None));
-        assert!(bytes <= 1200, "{bytes} bytes, of which {} are the session", size_of::<Session>());
+        assert!(bytes <= 1024, "{bytes} bytes, of which {} are the session", size_of::<Session>());
     }
 
     const SUBSCRIBE: &str = r#"{"op":"subscribe","id":"a","projection":"keyed"}"#;
