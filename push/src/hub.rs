@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -146,6 +146,8 @@ pub struct Hub {
     indexed_from: AtomicI64,
     /// Tells this run of the server from others: epochs begin anew with each.
     boot: String,
+    /// How many images are being read.
+    pub(crate) images: Arc<AtomicUsize>,
     /// Messages that several clients are sent.
     pub(crate) frames: Frames,
     publisher: Mutex<Publisher>,
@@ -267,6 +269,7 @@ impl Hub {
             is_indexing: AtomicBool::new(false),
             indexed_from: AtomicI64::new(index::ROWS_MIN),
             boot,
+            images: Arc::default(),
             frames: Frames::default(),
             publisher: Mutex::new(Publisher {
                 routers: (0..count).map(|_| Router::default()).collect(),

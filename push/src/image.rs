@@ -4,6 +4,7 @@
 //! first of them. The rest of a large image each reads for itself: what is kept is bounded.
 
 use std::ops::Bound;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
@@ -11,6 +12,7 @@ use arrow::error::ArrowError;
 use bytes::Bytes;
 use pipeline::Epoch;
 
+use crate::held::{self, counted};
 use crate::hub::{FellOff, Hub, Moment};
 use crate::index::{Lookup, Place};
 use crate::json::write_row;
@@ -28,8 +30,10 @@ pub const PART_BYTES: usize = 256 * 1024;
 /// through. Few in tests, so that images are read in several pieces there too.
 const READ_ROWS: usize = if cfg!(test) { 5 } else { 1024 };
 
-/// Bytes of an image that are kept for others.
+/// Bytes of an image that are kept for others,
 const KEPT_BYTES: usize = 1 << 20;
+/// as long as all together hold no more than this.
+const HELD_BYTES_MAX: usize = 64 << 20;
 
 /// Changes that a client takes over an image that was made for somebody else a moment ago.
 const SHARED_BEHIND_MAX: usize = 1000;
@@ -75,6 +79,36 @@ pub struct Image {
     patch: Option<Patch>,
     /// What the client saw before: only what differs from that is told.
     before: Option<Arc<View>>,
+    active: Active,
+}
+
+/// One of the images that are being read, unless its client takes nothing for the moment.
+#[derive(Debug)]
+struct Active {
+    count: Arc<AtomicUsize>,
+    is_counted: bool,
+}
+
+impl Active {
+    fn new(hub: &Hub) -> Active {
+        let mut active = Active { count: Arc::clone(&hub.images), is_counted: false };
+        active.set(true);
+        active
+    }
+
+    fn set(&mut self, is_counted: bool) {
+        match (std::mem::replace(&mut self.is_counted, is_counted), is_counted) {
+            (false, true) => self.count.fetch_add(1, Ordering::Relaxed),
+            (true, false) => self.count.fetch_sub(1, Ordering::Relaxed),
+            _ => return,
+        };
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.set(false);
+    }
 }
 
 /// A reader that had looked through rows up to a key, if any, when it became known where the others
@@ -119,7 +153,7 @@ impl SharedImage {
 }
 
 impl Image {
-    fn new(view: &Arc<View>, shared: Arc<SharedImage>) -> Image {
+    fn new(hub: &Hub, view: &Arc<View>, shared: Arc<SharedImage>) -> Image {
         Image {
             view: Arc::clone(view),
             shared,
@@ -129,7 +163,13 @@ impl Image {
             window: None,
             patch: None,
             before: None,
+            active: Active::new(hub),
         }
+    }
+
+    /// While its client takes nothing, an image does not count as one that is being read.
+    pub fn pause(&mut self, is_paused: bool) {
+        self.active.set(!is_paused);
     }
 
     /// An image of a view. `None` while its projection has no rows to show.
@@ -141,7 +181,7 @@ impl Image {
             && let Ok(due) = hub.due(view, shared.stamp.epoch, hub.stamp().epoch)
             && due.iter().map(Due::len).sum::<usize>() <= SHARED_BEHIND_MAX
         {
-            return Some(Image::new(view, shared));
+            return Some(Image::new(hub, view, shared));
         }
         let snapshot = hub.snapshot(view.spec.projection);
         let rows = snapshot.rows?;
@@ -149,7 +189,7 @@ impl Image {
         let shared = SharedImage::new(snapshot.stamp, rows, lookup);
         *held = Arc::downgrade(&shared);
         drop(held);
-        Some(Image::new(view, shared))
+        Some(Image::new(hub, view, shared))
     }
 
     /// What one view has and another has not, at a moment: for a client that has all of the old one
@@ -160,7 +200,7 @@ impl Image {
         let rows = snapshot.rows?;
         let lookup = hub.lookup(new, &rows, &[&old.spec.predicate, &new.spec.predicate]);
         let shared = SharedImage::new(Arc::clone(&snapshot.stamp), rows, lookup);
-        let image = Image { before: Some(Arc::clone(old)), ..Image::new(new, shared) };
+        let image = Image { before: Some(Arc::clone(old)), ..Image::new(hub, new, shared) };
         Some((image, snapshot.stamp))
     }
 
@@ -325,7 +365,7 @@ impl Image {
         }
         if self.switched.is_none() {
             let mut kept = self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            if self.piece == kept.pieces.len() && kept.bytes < KEPT_BYTES {
+            if self.piece == kept.pieces.len() && kept.bytes < KEPT_BYTES && held::bytes() < HELD_BYTES_MAX {
                 let (rows, reached) = self.read()?;
                 kept.bytes += rows.len();
                 kept.pieces.push((rows, reached));
@@ -364,7 +404,7 @@ impl Image {
                 write_row(&mut out, self.view.spec.columns.iter().map(|&column| batch.column(column)), i);
             }
         }
-        out.into()
+        counted(out)
     }
 
     /// Makes the window, unless there is one, and then has its rows.

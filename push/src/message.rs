@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+use crate::held::counted;
 use crate::serve::codec::{Opcode, SERVER_HEADER_BYTES_MAX, header};
 use crate::serve::deflate::deflate;
 
@@ -35,7 +36,7 @@ impl Message {
     pub fn new(mut json: Vec<u8>) -> Message {
         let (header, header_bytes) = header(Opcode::Text, false, json.len());
         json.splice(0..0, header[SERVER_HEADER_BYTES_MAX - header_bytes..].iter().copied());
-        Message::of_frame(json.into(), header_bytes)
+        Message::of_frame(counted(json), header_bytes)
     }
 
     fn of_frame(frame: Bytes, header_bytes: usize) -> Message {
@@ -125,7 +126,7 @@ impl DerefMut for Draft {
 fn with_header(mut frame: Vec<u8>, is_deflated: bool) -> (Bytes, usize) {
     let (header, bytes) = header(Opcode::Text, is_deflated, frame.len() - SERVER_HEADER_BYTES_MAX);
     frame[..SERVER_HEADER_BYTES_MAX].copy_from_slice(&header);
-    (Bytes::from(frame).slice(SERVER_HEADER_BYTES_MAX - bytes..), bytes)
+    (counted(frame).slice(SERVER_HEADER_BYTES_MAX - bytes..), bytes)
 }
 
 #[cfg(test)]

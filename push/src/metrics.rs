@@ -7,6 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::held;
 use crate::hub::Hub;
 
 /// Counters of the push layer. Clones count together.
@@ -24,6 +25,8 @@ pub struct Metrics {
     pub messages_received: Counter,
     /// Sessions that were ended because the client did not take what it was sent in time.
     pub stalled: Counter,
+    /// Connections that were ended early because the client took nothing, and others needed the memory.
+    pub shed: Counter,
     /// Connections and requests that were refused: origin, host, too many.
     pub refused: Counter,
 }
@@ -39,6 +42,13 @@ impl Metrics {
         registry.register("bytes_sent", "Bytes of messages sent to clients", self.bytes_sent.clone());
         registry.register("messages_received", "Messages received from clients", self.messages_received.clone());
         registry.register("sessions_stalled", "Sessions ended because the client took too long", self.stalled.clone());
+        registry.register(
+            "connections_shed",
+            "Connections ended early since the client took nothing and too much was held for such clients",
+            self.shed.clone(),
+        );
+        let held = i64::try_from(held::bytes()).unwrap_or(i64::MAX);
+        gauge(&mut registry, "held_bytes", "Bytes of messages that wait for clients", held);
         registry.register("connections_refused", "Connections and requests refused", self.refused.clone());
         let stamp = hub.stamp();
         gauge(
@@ -92,12 +102,15 @@ mod tests {
         counted.sessions.inc();
         counted.bytes_sent.inc_by(120);
         let page = metrics.page(&hub, &|registry| gauge(registry, "sources", "Sources of the project", 3));
-        let mut values: Vec<&str> = page.lines().filter(|line| !line.starts_with('#')).collect();
+        // Other tests hold bytes as well.
+        let is_told = |line: &&str| !line.starts_with('#') && !line.contains("held_bytes");
+        let mut values: Vec<&str> = page.lines().filter(is_told).collect();
         values.sort_unstable();
         expect![[r#"
             deltafront_bytes_sent_total 120
             deltafront_commit_time_microseconds 951827696500000
             deltafront_connections_refused_total 0
+            deltafront_connections_shed_total 0
             deltafront_epoch 2
             deltafront_messages_received_total 0
             deltafront_messages_sent_total 0

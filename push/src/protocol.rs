@@ -1,6 +1,7 @@
 //! The messages of a session; `docs/protocol.md` has them with examples.
 
 use std::fmt;
+use std::time::Duration;
 
 use pipeline::Position;
 use serde::Deserialize;
@@ -119,12 +120,14 @@ pub struct Refusal {
     pub message: String,
     /// The subscription that it is about, if known.
     pub id: Option<String>,
+    /// When to ask again, if that is all that is wrong.
+    pub retry_after: Option<Duration>,
 }
 
 impl Refusal {
     /// A refusal that is about no subscription in particular.
     pub fn new(code: &'static str, message: impl Into<String>) -> Refusal {
-        Refusal { code, message: message.into(), id: None }
+        Refusal { code, message: message.into(), id: None, retry_after: None }
     }
 
     /// A refusal about a subscription.
@@ -145,6 +148,9 @@ impl Refusal {
         }
         out.extend_from_slice(format!(r#""code":"{}","message":"#, self.code).as_bytes());
         write_string(&mut out, &self.message);
+        if let Some(after) = self.retry_after {
+            out.extend_from_slice(format!(r#","retry_after_ms":{}"#, after.as_millis()).as_bytes());
+        }
         out.push(b'}');
         out
     }

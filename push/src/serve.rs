@@ -11,6 +11,7 @@ mod http; // paths to answers
 pub mod identity; // who a client is, for as long as its session lasts
 mod peers; // how many are connected
 pub mod socket; // one WebSocket: bytes to events, messages to bytes, deadlines
+mod stalled; // who takes nothing, and who of them goes
 mod stream; // HTTP answers must be taken
 #[cfg(test)]
 mod testing; // a server on loopback, and its clients
@@ -34,12 +35,13 @@ use tokio::sync::{Notify, watch};
 
 use crate::hub::Hub;
 use crate::metrics::Metrics;
-use crate::session::SessionLimits;
+use crate::session::{SessionLimits, some_time};
 use crate::signal::Signals;
 pub use gate::{BadEntry, Caller, Gate};
 use identity::Subjects;
 pub use identity::{Authenticator, Identity, Strangers};
 use peers::Peers;
+use stalled::Stalled;
 use stream::HttpStream;
 
 /// Bytes of a request's head, and of answers that wait for the socket.
@@ -52,9 +54,8 @@ const NOTSENT_BYTES_MAX: u32 = 32 * 1024;
 /// Time for connections to end when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a connection that finds no place is told.
-const REFUSAL: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+/// When a connection that finds no place may come again: at a time of its own.
+const RETRY_MAX: Duration = Duration::from_secs(15);
 
 /// How the server treats its clients.
 #[derive(Clone, Debug)]
@@ -62,8 +63,8 @@ pub struct ServeOptions {
     /// Connections at a time; the next one is refused.
     pub connections_max: usize,
     /// Connections at a time from one address (of IPv6, one network of 64 bits); the next one is
-    /// refused. `None`: 1000, but any number from this machine, where a proxy may speak for all.
-    pub connections_per_address_max: Option<usize>,
+    /// refused. Any number may come from this machine, where a proxy may speak for all.
+    pub connections_per_address_max: usize,
     /// Time for a client to send the head of a request, also of the next on a connection that is
     /// kept open.
     pub handshake_timeout: Duration,
@@ -86,6 +87,9 @@ pub struct ServeOptions {
     /// A client that takes nothing for so long is dropped; 16 KiB, or all that there is, count as
     /// something.
     pub write_timeout: Duration,
+    /// Bytes of messages that wait for clients, each counted once however many are sent it. Above it those who
+    /// have taken nothing for longest are dropped before their time.
+    pub held_bytes_max: usize,
     /// Time for the closing handshake.
     pub close_timeout: Duration,
     /// Whether messages of 512 bytes and more are compressed for clients that can inflate: once for
@@ -97,7 +101,7 @@ impl Default for ServeOptions {
     fn default() -> ServeOptions {
         ServeOptions {
             connections_max: 10_000,
-            connections_per_address_max: None,
+            connections_per_address_max: 1000,
             handshake_timeout: Duration::from_secs(10),
             connections_per_subject_max: 100,
             session: Arc::default(),
@@ -107,6 +111,7 @@ impl Default for ServeOptions {
             heartbeat: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(300),
             write_timeout: Duration::from_secs(30),
+            held_bytes_max: 512 << 20,
             close_timeout: Duration::from_secs(5),
             compression: true,
         }
@@ -167,6 +172,7 @@ struct Shared {
     more_metrics: MoreMetrics,
     authenticator: Arc<dyn Authenticator>,
     subjects: Subjects,
+    stalled: Arc<Stalled>,
     stopping: Stopping,
     panicked: Notify,
 }
@@ -232,15 +238,18 @@ pub async fn serve(
 ) {
     let peers = Peers::new(options.connections_max, options.connections_per_address_max);
     let Entrance { gate, authenticator } = entrance;
+    let metrics = Metrics::default();
+    let stalled = Stalled::new(options.held_bytes_max, metrics.shed.clone());
     let shared = Arc::new(Shared {
         hub,
         gate,
         options: Arc::new(options),
-        metrics: Metrics::default(),
+        metrics,
         health,
         more_metrics,
         authenticator,
         subjects: Subjects::default(),
+        stalled,
         stopping: Stopping::default(),
         panicked: Notify::new(),
     });
@@ -266,7 +275,7 @@ pub async fn serve(
                 tracing::debug!(%peer, ?full, "connection refused");
                 shared.metrics.refused.inc();
                 // A new socket has room for it; if not, dropping it refuses as well.
-                let _ = SockRef::from(&socket).send(REFUSAL);
+                let _ = SockRef::from(&socket).send(no_place().as_bytes());
                 continue;
             }
         };
@@ -284,7 +293,10 @@ pub async fn serve(
                 .timer(TokioTimer::new())
                 .header_read_timeout(shared.options.handshake_timeout)
                 .max_buf_size(HTTP_BYTES_MAX)
-                .serve_connection(TokioIo::new(HttpStream::new(socket, shared.options.write_timeout)), service)
+                .serve_connection(
+                    TokioIo::new(HttpStream::new(socket, shared.options.write_timeout, Arc::clone(&shared.stalled))),
+                    service,
+                )
                 .with_upgrades();
             tokio::pin!(connection);
             let ended = tokio::select! {
@@ -303,6 +315,14 @@ pub async fn serve(
     // Clients are told, so that they come back elsewhere or later instead of waiting for silence.
     shared.stopping.begin();
     peers.gone(STOP_TIMEOUT).await;
+}
+
+/// What a connection that finds no place is told.
+fn no_place() -> String {
+    let seconds = some_time(Duration::from_secs(1), RETRY_MAX).as_secs();
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\nretry-after: {seconds}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    )
 }
 
 /// Settings of a client's socket. One that the system does not know is none that a client misses.

@@ -6,8 +6,9 @@
 //! with its last one: that brings it to the very epoch that they are at.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrow::error::ArrowError;
@@ -35,16 +36,26 @@ pub struct SessionLimits {
     pub interval_min: Duration,
     /// The longest that a client may choose.
     pub interval_max: Duration,
+    /// Images that are read at a time, of all sessions: who asks for another one is to ask again.
+    pub images_max: usize,
 }
 
 impl Default for SessionLimits {
     fn default() -> SessionLimits {
-        SessionLimits { subscriptions_max: 100, interval_min: Duration::ZERO, interval_max: Duration::from_secs(60) }
+        SessionLimits {
+            subscriptions_max: 100,
+            interval_min: Duration::ZERO,
+            interval_max: Duration::from_secs(60),
+            images_max: 1000,
+        }
     }
 }
 
 /// The largest window.
 pub const LIMIT_MAX: u64 = 10_000;
+/// When to ask again while the server is busy: at a time of their own, or all would come at once again.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Answers that wait to be sent; with as many a client is not listened to.
 const SENDING_MAX: usize = 8;
 /// Changes over several epochs that are merged for one client. Above it rows are sent anew.
@@ -337,6 +348,11 @@ impl Session {
                 }
             },
         };
+        if self.hub.images.load(Ordering::Relaxed) >= self.limits.images_max {
+            let mut refusal = Refusal::new("busy", "many clients have just come: ask again in a moment");
+            refusal.retry_after = Some(some_time(RETRY_MIN, RETRY_MAX));
+            return Err(refusal);
+        }
         let begin = begin.unwrap_or_else(Begin::Reset);
         let view = self.hub.view(spec);
         self.add(asked, view, State::Waiting(Some(begin)));
@@ -633,6 +649,18 @@ impl Session {
         (held.view, held.place, held.state) = (view, place, state);
     }
 
+    /// The client takes nothing for the moment, or something again: what is on its way to it does not
+    /// keep others waiting meanwhile.
+    pub fn pause(&mut self, is_paused: bool) {
+        for (_, held) in self.subscriptions.iter_mut() {
+            if let State::Loading(loading) = &mut held.state
+                && let Some(image) = &mut loading.image
+            {
+                image.pause(is_paused);
+            }
+        }
+    }
+
     /// Whether so much waits to be sent that nothing more is to be asked for.
     #[must_use]
     pub fn is_crowded(&self) -> bool {
@@ -846,6 +874,14 @@ impl Loading {
 
 fn first_epoch(due: &[Due]) -> Epoch {
     due.first().map_or(Epoch(0), |due| due.record.stamp.epoch)
+}
+
+/// A time between these that nobody knows before.
+#[must_use]
+pub fn some_time(least: Duration, most: Duration) -> Duration {
+    // Hash keys of the standard library come from the system's randomness.
+    let random = RandomState::new().hash_one(()) % 1024;
+    least + (most - least).mul_f64(random as f64 / 1024.0)
 }
 
 /// By which a client's view is known again, as long as the server runs.
@@ -1316,6 +1352,38 @@ mod tests {
                 {"op":"error","code":"bad_json","message":"the message is not JSON: expected value at line 1 column 1"}
             "#]],
         );
+    }
+
+    /// A thousand clients who come at once do not take the time of those who are there: one more is told
+    /// when to ask again, each at a time of its own. A client that takes nothing keeps nobody waiting.
+    #[test]
+    fn images_are_read_a_number_at_a_time() {
+        let hub = ample_hub();
+        publish(&hub, 1, "+keyed(1,ann)");
+        let limits = Arc::new(SessionLimits { images_max: 2, ..SessionLimits::default() });
+        let session = || Session::with_limits(Arc::clone(&hub), Arc::clone(&limits));
+        let ask = r#"{"op":"subscribe","id":"a","projection":"keyed"}"#;
+        let mut under_way = [session(), session()];
+        under_way.iter_mut().for_each(|session| session.receive(ask));
+        let mut times = BTreeSet::new();
+        for _ in 0..50 {
+            let mut late = session();
+            late.receive(ask);
+            let answer: serde_json::Value = serde_json::from_str(&sent(messages(&mut late))).expect("one message");
+            assert_eq!((&answer["op"], &answer["id"], &answer["code"]), (&"error".into(), &"a".into(), &"busy".into()));
+            times.insert(answer["retry_after_ms"].as_u64().expect("a number"));
+        }
+        assert!(times.iter().all(|time| (1000..=5000).contains(time)) && times.len() > 20, "{times:?}");
+        let mut other = session();
+        under_way[0].pause(true);
+        other.receive(ask);
+        assert!(sent(messages(&mut other)).contains("[1,\"ann\"]"));
+        under_way[0].pause(false);
+        other.receive(&ask.replace(r#""a""#, r#""b""#));
+        assert!(sent(messages(&mut other)).contains("busy"));
+        drop(messages(&mut under_way[1]));
+        other.receive(&ask.replace(r#""a""#, r#""c""#));
+        assert!(sent(messages(&mut other)).contains("[1,\"ann\"]"), "an image that has been sent counts no more");
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub struct Signal {
 const TOLD: u8 = 1;
 /// The session must end, since its subject was cut off.
 const CUT: u8 = 2;
+/// The connection must end, since it takes nothing and too much is held for those who do not.
+const SHED: u8 = 4;
 
 impl Signal {
     /// Tells that there is something to look at.
@@ -28,6 +30,11 @@ impl Signal {
     /// Tells that the session must end, since its subject was cut off.
     pub fn cut(&self) {
         self.raise(CUT);
+    }
+
+    /// Tells that the connection must end, since it takes nothing and others need the memory.
+    pub fn shed(&self) {
+        self.raise(SHED);
     }
 
     fn raise(&self, flag: u8) {
@@ -50,6 +57,12 @@ impl Signal {
     #[must_use]
     pub fn take(&self) -> bool {
         self.flags.fetch_and(!TOLD, Ordering::AcqRel) & TOLD != 0
+    }
+
+    /// Whether others need the memory.
+    #[must_use]
+    pub fn is_shed(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & SHED != 0
     }
 
     /// Whether the subject was cut off.

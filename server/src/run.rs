@@ -230,13 +230,13 @@ async fn panicked(tasks: &mut JoinSet<()>) {
 fn serve_options(limits: &LimitsConfig) -> ServeOptions {
     ServeOptions {
         connections_max: limits.connections,
-        connections_per_address_max: Some(limits.connections_per_address)
-            .filter(|max| *max != LimitsConfig::default().connections_per_address),
+        connections_per_address_max: limits.connections_per_address,
         connections_per_subject_max: limits.connections_per_subject,
         session: Arc::new(SessionLimits {
             subscriptions_max: limits.subscriptions_per_session,
             interval_min: limits.batch_min,
             interval_max: limits.batch_max,
+            images_max: limits.images,
         }),
         message_bytes_max: limits.message_size,
         messages_per_second: u32::try_from(limits.messages_per_second).unwrap_or(u32::MAX),
@@ -244,6 +244,7 @@ fn serve_options(limits: &LimitsConfig) -> ServeOptions {
         handshake_timeout: limits.handshake_time,
         idle_timeout: limits.idle_time,
         write_timeout: limits.write_time,
+        held_bytes_max: limits.held_size,
         ..ServeOptions::default()
     }
 }

@@ -252,6 +252,12 @@ pub struct LimitsConfig {
     /// Bytes of diffs kept for clients that are behind, of all projections together.
     #[serde(deserialize_with = "size")]
     pub log_size: usize,
+    /// Bytes of messages that wait for clients who do not take them, of all clients together.
+    #[serde(deserialize_with = "size")]
+    pub held_size: usize,
+    /// Images that are read at a time, of all clients.
+    #[serde(deserialize_with = "count")]
+    pub images: usize,
     /// The shortest interval between diffs that a client may ask for.
     #[serde(deserialize_with = "duration")]
     pub batch_min: Duration,
@@ -274,6 +280,8 @@ impl Default for LimitsConfig {
             idle_time: Duration::from_secs(300),
             write_time: Duration::from_secs(30),
             log_size: 64 << 20,
+            held_size: 512 << 20,
+            images: 1_000,
             batch_min: Duration::ZERO,
             batch_max: Duration::from_secs(60),
         }
@@ -527,6 +535,8 @@ mod tests {
                 idle_time: 300s,
                 write_time: 30s,
                 log_size: 67108864,
+                held_size: 536870912,
+                images: 1000,
                 batch_min: 0ns,
                 batch_max: 60s,
             }
@@ -877,7 +887,7 @@ mod tests {
                   = help: a client's interval lies between the two
 
                 1 mistake
-                error: unknown field `connection`, expected one of `connections`, `connections_per_address`, `connections_per_subject`, `subscriptions_per_session`, `message_size`, `messages_per_second`, `message_burst`, `handshake_time`, `idle_time`, `write_time`, `log_size`, `batch_min`, `batch_max`
+                error: unknown field `connection`, expected one of `connections`, `connections_per_address`, `connections_per_subject`, `subscriptions_per_session`, `message_size`, `messages_per_second`, `message_burst`, `handshake_time`, `idle_time`, `write_time`, `log_size`, `held_size`, `images`, `batch_min`, `batch_max`
                  --> deltafront.toml:2:1
                   |
                 2 | connection = 5

@@ -97,6 +97,60 @@ async fn who_never_reads_costs_little() {
     served.metric("sessions", |sessions| sessions == 1).await;
 }
 
+/// Clients each of whom is sent a megabyte of its own and reads nothing, over sockets and by REST: when all of
+/// them hold too much, those who were silent first go, and nobody waits for the deadline. Who reads is served.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn who_holds_too_much_goes_early() {
+    if !is_alone("who_holds_too_much_goes_early") {
+        return;
+    }
+    let options = ServeOptions {
+        write_timeout: Duration::from_secs(600),
+        held_bytes_max: 20 << 20,
+        connections_max: 1000,
+        ..ServeOptions::default()
+    };
+    let served = Served::start(large_hub(16), options).await;
+    let before = resident_bytes();
+    let mut silent = Vec::new();
+    for i in 0..100 {
+        let (mut socket, _) = raw_socket(&served, "").await;
+        // No two ask the same.
+        let filter = format!(r#"{{"id":{{"_gte":0,"_lt":{}}}}}"#, 1000 + i);
+        let ask = format!(r#"{{"op":"subscribe","id":"a","projection":"keyed","where":{filter}}}"#);
+        socket.write_all(&text_frame(&ask)).await.expect("sent");
+        silent.push(socket);
+    }
+    served.metric("connections_shed_total", |shed| shed >= 50).await;
+    let shed = served.metric("sessions", |sessions| sessions <= 50).await;
+    assert!(shed >= 5, "those who came last are there still: {shed}");
+    let request = b"GET /v1/projections/keyed HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    for _ in 0..100 {
+        let mut socket = TcpStream::connect(served.address).await.expect("a connection");
+        socket.write_all(request).await.expect("sent");
+        silent.push(socket);
+    }
+    served.metric("connections_shed_total", |shed| shed >= 150).await;
+    served.metric("held_bytes", |held| held < 40 << 20).await;
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < 120 << 20, "{} MB", grown >> 20);
+    let mut other = Client::connect(&served).await;
+    other.send(SUBSCRIBE).await;
+    let mut bytes = 0;
+    loop {
+        let message = timeout(PATIENCE, other.next()).await.expect("it is served");
+        bytes += message.len();
+        if message.ends_with(r#""last":true}"#) {
+            break;
+        }
+    }
+    assert!(bytes > 16 << 20, "{bytes}");
+    drop(silent);
+    drop(other);
+    served.metric("held_bytes", |held| held < 4 << 20).await;
+}
+
 /// To take a byte now and then is not progress.
 #[tokio::test]
 async fn who_reads_a_byte_at_a_time_is_dropped() {

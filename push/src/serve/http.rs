@@ -21,6 +21,7 @@ use super::gate::Caller;
 use super::identity::Identity;
 use super::peers::Slot;
 use super::{Shared, WithheldNow, credentials, websocket};
+use crate::held::counted;
 use crate::hub::{Hub, ProjectionId};
 use crate::image::{Image, Piece};
 use crate::json::write_string;
@@ -373,7 +374,7 @@ impl Iterator for Parts {
 
     fn next(&mut self) -> Option<Self::Item> {
         // An answer that fails halfway is cut off, so that nobody takes it for whole.
-        self.part().map(|part| part.map(|part| Frame::data(part.into()))).transpose()
+        self.part().map(|part| part.map(|part| Frame::data(counted(part)))).transpose()
     }
 }
 

@@ -7,15 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Duration, timeout};
 
-/// Connections from one address that is not this machine's, where the operator says nothing else.
-const PER_ADDRESS_MAX: usize = 1000;
-
 /// Counts connections.
 pub struct Peers {
     all: Arc<Semaphore>,
     all_max: u32,
-    /// `None`: [`PER_ADDRESS_MAX`], and any number from this machine, where a proxy may speak for all.
-    per_address_max: Option<usize>,
+    /// Not of this machine's, where a proxy may speak for all.
+    per_address_max: usize,
     by_address: Mutex<HashMap<IpAddr, usize>>,
 }
 
@@ -36,7 +33,7 @@ pub enum Full {
 }
 
 impl Peers {
-    pub fn new(all_max: usize, per_address_max: Option<usize>) -> Arc<Peers> {
+    pub fn new(all_max: usize, per_address_max: usize) -> Arc<Peers> {
         let all_max = u32::try_from(all_max.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
         let all = Arc::new(Semaphore::new(all_max as usize));
         Arc::new(Peers { all, all_max, per_address_max, by_address: Mutex::default() })
@@ -46,11 +43,7 @@ impl Peers {
     pub fn admit(self: &Arc<Peers>, address: IpAddr) -> Result<Slot, Full> {
         let of_all = Arc::clone(&self.all).try_acquire_owned().map_err(|_| Full::All)?;
         let address = subnet(address);
-        let max = match self.per_address_max {
-            Some(max) => max,
-            None if address.is_loopback() => usize::MAX,
-            None => PER_ADDRESS_MAX,
-        };
+        let max = if address.is_loopback() { usize::MAX } else { self.per_address_max };
         let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
         let count = by_address.entry(address).or_default();
         if *count >= max {
@@ -109,19 +102,19 @@ mod tests {
 
     #[test]
     fn an_address_has_its_share() {
-        let peers = Peers::new(1200, None);
+        let peers = Peers::new(1200, 1000);
         assert_eq!(admitted(&peers, "10.0.0.1"), 1000);
         assert_eq!(admitted(&peers, "127.0.0.1"), 1200, "a proxy on this machine");
         assert_eq!(admitted(&peers, "::1"), 1200);
         assert_eq!(admitted(&peers, "::ffff:127.0.0.1"), 1200);
-        assert_eq!(admitted(&Peers::new(1200, Some(2)), "127.0.0.1"), 2, "unless the operator says so");
-        assert_eq!(admitted(&Peers::new(1200, Some(0)), "127.0.0.1"), 0);
+        assert_eq!(admitted(&Peers::new(1200, 0), "127.0.0.1"), 1200, "whatever the operator says");
+        assert_eq!(admitted(&Peers::new(1200, 0), "10.0.0.1"), 0);
         assert!(peers.by_address.lock().expect("no panic").is_empty(), "nothing is kept of who has gone");
     }
 
     #[test]
     fn addresses_do_not_take_each_others_places() {
-        let peers = Peers::new(4, Some(2));
+        let peers = Peers::new(4, 2);
         let admit = |address| peers.admit(ip(address));
         let first = admit("10.0.0.1").expect("a place");
         let _second = admit("10.0.0.1").expect("a place");
@@ -137,7 +130,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_for_the_last_to_go() {
-        let peers = Peers::new(4, None);
+        let peers = Peers::new(4, 1000);
         let slot = peers.admit(ip("10.0.0.1")).expect("a place");
         let started = std::time::Instant::now();
         peers.gone(Duration::from_millis(50)).await;

@@ -5,6 +5,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,21 +14,32 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 use super::socket::PROGRESS_BYTES;
+use super::stalled::{Place, Stalled};
+use crate::signal::Signal;
 
 /// A socket that fails when the peer takes less than [`PROGRESS_BYTES`] within a timeout, while there
 /// is that much to take.
 pub struct HttpStream {
     tcp: TcpStream,
     timeout: Duration,
+    stalled: Arc<Stalled>,
     /// While the peer takes nothing.
-    stall: Option<Pin<Box<Sleep>>>,
+    stall: Option<Box<Stall>>,
     /// Bytes taken since the timer of `stall` was set.
     taken: usize,
 }
 
+/// A peer that takes nothing.
+struct Stall {
+    timer: Pin<Box<Sleep>>,
+    /// Told when others need the memory.
+    signal: Arc<Signal>,
+    _place: Place,
+}
+
 impl HttpStream {
-    pub fn new(tcp: TcpStream, timeout: Duration) -> HttpStream {
-        HttpStream { tcp, timeout, stall: None, taken: 0 }
+    pub fn new(tcp: TcpStream, timeout: Duration, stalled: Arc<Stalled>) -> HttpStream {
+        HttpStream { tcp, timeout, stalled, stall: None, taken: 0 }
     }
 
     pub fn into_inner(self) -> TcpStream {
@@ -51,12 +63,18 @@ impl HttpStream {
             }
             Poll::Ready(Err(_)) => polled,
             Poll::Pending => {
-                let timeout = self.timeout;
-                let stall = self.stall.get_or_insert_with(|| {
-                    self.taken = 0;
-                    Box::pin(sleep(timeout))
+                let HttpStream { timeout, stalled, stall, taken, .. } = self;
+                let stall = stall.get_or_insert_with(|| {
+                    *taken = 0;
+                    let (timer, signal) = (Box::pin(sleep(*timeout)), Arc::default());
+                    let place = stalled.enter(timer.deadline(), &signal);
+                    Box::new(Stall { timer, signal, _place: place })
                 });
-                stall.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+                stall.signal.register(cx.waker());
+                if stall.signal.is_shed() {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+                stall.timer.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
             }
         }
     }

@@ -26,6 +26,7 @@ use super::http::{Body, refusal};
 use super::identity::{Identifying, Identity};
 use super::peers::Slot;
 use super::socket::{Close, End, Outbox, Received, Socket, Talker};
+use super::stalled::Place;
 use super::stream::HttpStream;
 use super::{EndsServerOnPanic, Shared, credentials, handshake};
 use crate::message::Message;
@@ -117,6 +118,8 @@ struct Connection<S> {
     identity: Option<Box<Identity>>,
     /// The answer to a token.
     identifying: Option<Identifying>,
+    /// While the client takes nothing.
+    stalled: Option<Box<Place>>,
 }
 
 impl<S> Drop for Connection<S> {
@@ -172,6 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             is_behind: false,
             identity: None,
             identifying,
+            stalled: None,
         }
     }
 
@@ -224,6 +228,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         if self.session.signal().is_cut() {
             return Poll::Ready(Err(End::Close(Close::REVOKED)));
+        }
+        if self.session.signal().is_shed() {
+            return Poll::Ready(Err(End::Stalled));
         }
         // Before the others, which find more to say only when all is out. A client that sends without a
         // pause does not keep them waiting for long: the rate of messages sees to that.
@@ -329,7 +336,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         self.count_sent();
         self.count_subscriptions(self.session.subscriptions());
+        self.keep_place();
         polled
+    }
+
+    /// Stands among the stalled while the client takes nothing.
+    fn keep_place(&mut self) {
+        let deadline = self.socket.deadline();
+        if self.stalled.as_ref().map(|place| place.deadline()) != deadline {
+            let enter = |deadline| Box::new(self.shared.stalled.enter(deadline, self.session.signal()));
+            self.stalled = deadline.map(enter);
+            self.session.pause(deadline.is_some());
+        }
     }
 
     fn receive_early(&mut self) -> Result<(), End> {
@@ -421,10 +439,11 @@ mod tests {
             more_metrics: Arc::new(|_| ()),
             authenticator: Arc::new(super::super::Strangers),
             subjects: super::super::Subjects::default(),
+            stalled: super::super::Stalled::new(0, prometheus_client::metrics::counter::Counter::default()),
             stopping: super::super::Stopping::default(),
             panicked: tokio::sync::Notify::new(),
         });
-        let peers = super::super::peers::Peers::new(1, None);
+        let peers = super::super::peers::Peers::new(1, 1);
         let slot = Arc::new(peers.admit([127, 0, 0, 1].into()).expect("a place"));
         let upgraded = hyper::upgrade::on(Request::new(()));
         let connection = size_of::<Connection<TcpStream>>();
