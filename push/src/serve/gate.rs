@@ -71,6 +71,12 @@ struct AllowedOrigin {
 }
 
 impl Gate {
+    /// Whether only this machine comes through, and by no other name: nobody has put a proxy in front.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.is_loopback && self.allowed_hosts.is_empty()
+    }
+
     /// A gate for a listener.
     ///
     /// A host is a name or an address: `shop.example` at any port, `shop.example:8443` at this one,

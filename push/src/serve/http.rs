@@ -75,6 +75,15 @@ pub async fn answer(shared: Arc<Shared>, request: Request<Incoming>, slot: Arc<S
         let page = shared.metrics.page(&shared.hub, &*shared.more_metrics);
         return with_type(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", page);
     }
+    let is_operator = is_operator(&shared, &request);
+    if let Some((name, what)) = path.strip_prefix("/v1/projections/").and_then(|path| path.rsplit_once('/'))
+        && let "errors" | "explain" = what
+    {
+        return if is_operator { details(&shared, &plain(name), what) } else { for_operators(&shared) };
+    }
+    if path == "/v1/projections" && is_admin(&shared, &request) {
+        return with_type(StatusCode::OK, JSON, catalog(&shared, None, true));
+    }
     let identity = match identify(&shared, &request, caller).await {
         Ok(identity) => identity,
         Err(refused) => {
@@ -87,13 +96,9 @@ pub async fn answer(shared: Arc<Shared>, request: Request<Incoming>, slot: Arc<S
     }
     let viewer = identity.map(|identity| identity.viewer).unwrap_or_default();
     match path.as_str() {
-        "/v1/projections" => with_type(StatusCode::OK, JSON, catalog(&shared, &viewer)),
+        "/v1/projections" => with_type(StatusCode::OK, JSON, catalog(&shared, Some(&viewer), is_operator)),
         other => match other.strip_prefix("/v1/projections/") {
-            Some(path) => match path.rsplit_once('/') {
-                Some((name, "errors")) => errors(&shared, &plain(name), &viewer),
-                Some((name, "explain")) => explain(&shared, &plain(name), &viewer),
-                _ => rows(&shared, &plain(path), &viewer),
-            },
+            Some(name) => rows(&shared, &plain(name), &viewer),
             None => refusal(
                 StatusCode::NOT_FOUND,
                 &Refusal::new("not_found", format!("there is nothing at {}", shorten(other))),
@@ -111,6 +116,13 @@ fn plain(name: &str) -> Cow<'_, str> {
 fn is_admin(shared: &Shared, request: &Request<Incoming>) -> bool {
     let told = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     told.and_then(|told| told.strip_prefix("Bearer ")).is_some_and(|token| shared.authenticator.is_admin(token.trim()))
+}
+
+/// Whether a request is of whoever runs the server, who may know why a row is withheld: such reasons tell values that
+/// no projection shows. Where no administrators are known, it is whoever is on the same machine, as
+/// long as nobody else can reach the server.
+fn is_operator(shared: &Shared, request: &Request<Incoming>) -> bool {
+    is_admin(shared, request) || (!shared.authenticator.has_admins() && shared.gate.is_local())
 }
 
 /// Whose request this is; `None` when it bears no token.
@@ -138,6 +150,16 @@ fn unauthorized(refused: &Refusal) -> Response<Body> {
 fn for_admins(shared: &Shared) -> Response<Body> {
     shared.metrics.refused.inc();
     unauthorized(&Refusal::new("forbidden", "this is for administrators: Authorization: Bearer ADMIN_TOKEN"))
+}
+
+fn for_operators(shared: &Shared) -> Response<Body> {
+    if shared.authenticator.has_admins() {
+        return for_admins(shared);
+    }
+    shared.metrics.refused.inc();
+    let message = "this tells values that no projection shows: set admin_token in [auth] of deltafront.toml, and \
+                   send Authorization: Bearer ADMIN_TOKEN";
+    refusal(StatusCode::FORBIDDEN, &Refusal::new("forbidden", message))
 }
 
 /// Bytes of a request to an endpoint for administrators.
@@ -205,15 +227,20 @@ fn ready(shared: &Shared) -> Response<Body> {
     with_type(status, JSON, json!({ "ready": health.is_ready, "sources": sources }).to_string())
 }
 
-/// `GET /v1/projections`: those that the client may see, as far as it may.
-fn catalog(shared: &Shared, viewer: &Viewer) -> Vec<u8> {
+/// `GET /v1/projections`: those that the client may see, as far as it may; all of them without a viewer,
+/// for an administrator.
+fn catalog(shared: &Shared, viewer: Option<&Viewer>, is_operator: bool) -> Vec<u8> {
     let health = shared.health.borrow().clone();
     let (counts, are_ready) = (shared.hub.row_counts(), shared.hub.are_ready());
     let failed = shared.hub.now().failed;
     let mut out = br#"{"projections":["#.to_vec();
     let start = out.len();
     for (i, info) in shared.hub.projections().iter().enumerate() {
-        let Some(sight) = viewer.sight(info) else { continue };
+        let spec = match viewer.map(|viewer| viewer.sight(info)) {
+            None => ViewSpec::whole(ProjectionId(i), info),
+            Some(Some(sight)) => ViewSpec::seen(ProjectionId(i), &sight),
+            Some(None) => continue,
+        };
         out.extend_from_slice(if out.len() == start { br#"{"name":"# } else { br#",{"name":"# });
         write_string(&mut out, &info.name);
         out.extend_from_slice(br#","description":"#);
@@ -222,9 +249,9 @@ fn catalog(shared: &Shared, viewer: &Viewer) -> Vec<u8> {
             None => out.extend_from_slice(b"null"),
         }
         out.push(b',');
-        write_shape(&mut out, info, &ViewSpec::seen(ProjectionId(i), &sight));
+        write_shape(&mut out, info, &spec);
         out.extend_from_slice(format!(r#","batch_ms":{},"ready":{}"#, info.batch.as_millis(), are_ready[i]).as_bytes());
-        if !viewer.sees_all(info) {
+        if viewer.is_some_and(|viewer| !viewer.sees_all(info)) {
             // How many rows others see, and what is wrong with them, is theirs to know.
             out.push(b'}');
             continue;
@@ -232,9 +259,8 @@ fn catalog(shared: &Shared, viewer: &Viewer) -> Vec<u8> {
         out.extend_from_slice(format!(r#","rows":{}"#, counts[i]).as_bytes());
         let WithheldNow { rows, reason, .. } = health.withheld.get(i).cloned().unwrap_or_default();
         out.extend_from_slice(format!(r#","withheld_rows":{rows}"#).as_bytes());
-        for (name, text) in
-            [("withheld_reason", reason.as_deref()), ("failed", failed.get(&ProjectionId(i)).map(|why| &**why))]
-        {
+        let reason = reason.as_deref().filter(|_| is_operator);
+        for (name, text) in [("withheld_reason", reason), ("failed", failed.get(&ProjectionId(i)).map(|why| &**why))] {
             if let Some(text) = text {
                 out.extend_from_slice(format!(r#","{name}":"#).as_bytes());
                 write_string(&mut out, text);
@@ -254,40 +280,23 @@ fn find(shared: &Shared, name: &str) -> Result<ProjectionId, Box<Response<Body>>
     })
 }
 
-/// The projection of this name, for a client that sees all of it: what is wrong with some row, and
-/// how many there are, is not for others.
-fn find_all_of(shared: &Shared, name: &str, viewer: &Viewer) -> Result<ProjectionId, Box<Response<Body>>> {
-    let id = find(shared, name)?;
-    if viewer.sees_all(&shared.hub.projections()[id.0]) {
-        return Ok(id);
-    }
-    let message = format!("only who sees every row and column of `{name}` is told that");
-    Err(Box::new(refusal(StatusCode::FORBIDDEN, &Refusal::new("forbidden", message))))
-}
-
-/// `GET /v1/projections/NAME/errors`
-fn errors(shared: &Shared, name: &str, viewer: &Viewer) -> Response<Body> {
-    let id = match find_all_of(shared, name, viewer) {
+/// `GET /v1/projections/NAME/errors` and `…/explain`, for operators.
+fn details(shared: &Shared, name: &str, what: &str) -> Response<Body> {
+    let id = match find(shared, name) {
         Ok(id) => id,
         Err(refusal) => return *refusal,
     };
-    let WithheldNow { rows, listed, .. } = shared.health.borrow().withheld.get(id.0).cloned().unwrap_or_default();
+    let health = shared.health.borrow().clone();
+    if what == "explain" {
+        let text = health.explained.get(id.0).map_or_else(String::new, ToString::to_string);
+        return with_type(StatusCode::OK, "text/plain; charset=utf-8", text);
+    }
+    let WithheldNow { rows, listed, .. } = health.withheld.get(id.0).cloned().unwrap_or_default();
     let shown: Vec<serde_json::Value> = listed
         .iter()
         .map(|row| json!({ "row": row.row, "in_doubt": row.in_doubt, "failed": row.failed, "reason": row.reason, "count": row.count }))
         .collect();
     with_type(StatusCode::OK, JSON, json!({ "projection": name, "withheld_rows": rows, "errors": shown }).to_string())
-}
-
-/// `GET /v1/projections/NAME/explain`
-fn explain(shared: &Shared, name: &str, viewer: &Viewer) -> Response<Body> {
-    match find_all_of(shared, name, viewer) {
-        Ok(id) => {
-            let text = shared.health.borrow().explained.get(id.0).map_or_else(String::new, ToString::to_string);
-            with_type(StatusCode::OK, "text/plain; charset=utf-8", text)
-        }
-        Err(refusal) => *refusal,
-    }
 }
 
 /// `GET /v1/projections/NAME`
@@ -389,7 +398,7 @@ mod tests {
     use pipeline::projection::WithheldRow;
     use serde_json::json;
 
-    use super::super::testing::{BODY_BYTES_MAX, Served, get, request};
+    use super::super::testing::{BODY_BYTES_MAX, People, Served, get, request};
     use super::super::{Health, ServeOptions, WithheldNow};
     use crate::hub::{Hub, Projection};
     use crate::testing::{ample_hub, fail, not_ready, projection, publish, restless_hub};
@@ -530,8 +539,7 @@ mod tests {
             order: vec![(1, true)],
             ..projection("orders", Some(vec![0]))
         };
-        let served =
-            Served::start(Arc::new(Hub::new(vec![described, projection("bag", None)])), ServeOptions::default()).await;
+        let served = Served::start_local(Arc::new(Hub::new(vec![described, projection("bag", None)]))).await;
         let withheld =
             vec![WithheldNow { rows: 3, reason: Some("division by zero".to_owned()), ..WithheldNow::default() }];
         served.health.send_replace(Health { withheld, is_ready: true, ..Health::default() });
@@ -556,7 +564,7 @@ mod tests {
     /// that nothing has been told of yet, nothing. What is not ready has both.
     #[tokio::test]
     async fn a_projection_tells_what_it_withholds_and_how_it_is_computed() {
-        let served = Served::start(not_ready(1 << 20), ServeOptions::default()).await;
+        let served = Served::start_local(not_ready(1 << 20)).await;
         check(
             &served,
             &["GET /v1/projections/bag/errors", "GET /v1/projections/bag/explain"],
@@ -630,6 +638,45 @@ mod tests {
         assert_eq!(explained, "the table \"orders\"\n  by id\n", "as it is, to its last line");
     }
 
+    /// `can't cast 'HIV positive'` was told to everybody who saw the count that the row is missing from: a
+    /// reason has values of columns that no projection shows.
+    #[tokio::test]
+    async fn reasons_are_for_operators() {
+        let tell = |served: &Served| {
+            let withheld = vec![WithheldNow { rows: 3, reason: Some("a secret".to_owned()), ..WithheldNow::default() }];
+            served.health.send_replace(Health { withheld, is_ready: true, ..Health::default() });
+        };
+        let admin = ("authorization", "Bearer the admin token");
+        let local = Served::start_local(ample_hub()).await;
+        let reachable = Served::start(ample_hub(), ServeOptions::default()).await;
+        let guarded = Served::start_with(ample_hub(), ServeOptions::default(), Arc::new(People::default())).await;
+        for (served, header, status) in [
+            (&local, None, 200),
+            (&reachable, None, 403),
+            (&reachable, Some(admin), 403),
+            (&guarded, None, 401),
+            (&guarded, Some(("authorization", "Bearer ann")), 401),
+            (&guarded, Some(admin), 200),
+        ] {
+            tell(served);
+            let headers = header.as_slice();
+            for what in ["errors", "explain"] {
+                let (answered, body) = get(served.address, &format!("GET /v1/projections/keyed/{what}"), headers).await;
+                assert_eq!(answered, status, "{what} {header:?}: {body}");
+                assert!(body.contains(if status == 200 { "" } else { "Bearer ADMIN_TOKEN" }), "{body}");
+            }
+            let (answered, body) = get(served.address, "GET /v1/projections", headers).await;
+            // Where no tokens are known, none is right.
+            let is_token_wrong = std::ptr::eq(served, &reachable) && header.is_some();
+            if is_token_wrong {
+                assert_eq!(answered, 400, "{body}");
+            } else {
+                assert_eq!((answered, body.contains("a secret")), (200, status == 200), "{header:?}: {body}");
+                assert!(body.contains(r#""withheld_rows":3"#), "{body}");
+            }
+        }
+    }
+
     #[tokio::test]
     async fn rows_are_of_the_epoch_that_they_tell() {
         let served = Served::start(restless_hub(1 << 20), ServeOptions::default()).await;
@@ -651,8 +698,6 @@ mod tests {
                 "/metrics",
                 "/v1/projections",
                 "/v1/projections/keyed",
-                "/v1/projections/keyed/errors",
-                "/v1/projections/keyed/explain",
             ] {
                 let (status, body) = get(served.address, &format!("GET {path}"), &[(header, value)]).await;
                 assert_eq!(
@@ -663,6 +708,6 @@ mod tests {
             }
             assert_eq!(get(served.address, "GET /healthz", &[(header, value)]).await.0, 200);
         }
-        served.metric("connections_refused_total", |refused| refused == 12).await;
+        served.metric("connections_refused_total", |refused| refused == 8).await;
     }
 }
