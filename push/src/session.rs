@@ -631,22 +631,34 @@ impl Session {
                     self.bring_to(moment);
                 }
                 let is_there = self.subscriptions.get(id).is_some_and(|held| matches!(held.state, State::Live));
-                if is_there {
-                    self.loading.push_back(Arc::clone(id));
-                    State::Loading(Box::new(Loading::new(Some(Begin::Resumed), Some(image), None)))
-                } else {
-                    State::Waiting(Some(Begin::Reset("claims")))
-                }
+                is_there.then(|| State::Loading(Box::new(Loading::new(None, Some(image), None))))
             }
-            None => State::Waiting(Some(Begin::Reset("claims"))),
+            None => None,
         };
-        if matches!(state, State::Waiting(_)) {
-            self.loading.retain(|loading| loading != id);
-        }
         let place = view.watch(&self.signal);
         let Some(held) = self.subscriptions.get_mut(id) else { return };
         held.view.unwatch(held.place);
-        (held.view, held.place, held.state) = (view, place, state);
+        (held.view, held.place) = (view, place);
+        // What the client has is not what it should have any more: it hears so before anything else that
+        // may say "complete up to here".
+        if let Some(state) = state {
+            held.state = state;
+            self.loading.push_back(Arc::clone(id));
+            self.say_begin(id, Begin::Resumed);
+        } else {
+            self.loading.retain(|loading| loading != id);
+            let not_told = match &held.state {
+                State::Waiting(begin) => *begin,
+                State::Loading(loading) => loading.begin,
+                State::Live => None,
+            };
+            match not_told {
+                // What it has from before is not of what it sees now.
+                Some(Begin::Resumed) => held.state = State::Waiting(Some(Begin::Reset("claims"))),
+                Some(begin) => held.state = State::Waiting(Some(begin)),
+                None => self.lose(id, "claims"),
+            }
+        }
     }
 
     /// The client takes nothing for the moment, or something again: what is on its way to it does not
@@ -821,12 +833,19 @@ impl Session {
     /// What the client has of a subscription is behind and stays so until its image has come anew. It
     /// is told at once, before the others move on.
     fn lose(&mut self, id: &Arc<str>, reason: &'static str) {
-        let Some(held) = self.subscriptions.get_mut(id) else { return };
+        self.say_begin(id, Begin::Reset(reason));
+        if let Some(held) = self.subscriptions.get_mut(id) {
+            held.state = State::Waiting(None);
+        }
+    }
+
+    /// Says that an image begins, before there is anything of it.
+    fn say_begin(&mut self, id: &Arc<str>, begin: Begin) {
+        let Some(held) = self.subscriptions.get(id) else { return };
         let mut out = br#"{"op":"image","id":"#.to_vec();
         write_string(&mut out, id);
-        write_begin(&mut out, &held.view, Begin::Reset(reason));
+        write_begin(&mut out, &held.view, begin);
         out.extend_from_slice(br#","rows":[],"last":false}"#);
-        held.state = State::Waiting(None);
         self.say(out);
     }
 }

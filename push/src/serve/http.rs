@@ -693,12 +693,7 @@ mod tests {
         for (header, value, expected) in
             [("host", "evil.example", 403), ("host", "shop.example", 200), ("origin", "http://evil.example", 403)]
         {
-            for path in [
-                "/",
-                "/metrics",
-                "/v1/projections",
-                "/v1/projections/keyed",
-            ] {
+            for path in ["/", "/metrics", "/v1/projections", "/v1/projections/keyed"] {
                 let (status, body) = get(served.address, &format!("GET {path}"), &[(header, value)]).await;
                 assert_eq!(
                     (status, body.contains("forbidden")),

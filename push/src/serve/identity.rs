@@ -174,7 +174,8 @@ mod tests {
             "#]],
         )
         .await;
-        assert_eq!(short(&client.next().await), r#"image resumed=true rows=[] upsert=[[1,"ann",5]]"#);
+        assert_eq!(short(&client.next().await), "image resumed=true rows=[]");
+        assert_eq!(short(&client.next().await), r#"image rows=[] upsert=[[1,"ann",5]]"#);
         model::publish(&served.hub, 2, &[], &[(4, Some("bob"), None), (5, Some("ann"), None)]);
         assert_eq!(short(&client.next().await), r#"diff upsert=[[5,"ann",null]]"#);
     }
@@ -194,9 +195,41 @@ mod tests {
             "#]],
         )
         .await;
-        assert_eq!(short(&client.next().await), r#"image resumed=true rows=[] upsert=[[2,"bob",6]] delete=[[1]]"#);
+        assert_eq!(short(&client.next().await), "image resumed=true rows=[]");
+        assert_eq!(short(&client.next().await), r#"image rows=[] upsert=[[2,"bob",6]] delete=[[1]]"#);
         assert_eq!(short(&client.ask(&authenticate("admin")).await), "authenticated");
-        assert_eq!(short(&client.next().await), r#"image resumed=true rows=[] upsert=[[1,"ann",5],[3,null,null]]"#);
+        assert_eq!(short(&client.next().await), "image resumed=true rows=[]");
+        assert_eq!(short(&client.next().await), r#"image rows=[] upsert=[[1,"ann",5],[3,null,null]]"#);
+    }
+
+    /// A heartbeat says "complete up to here". One that came right behind a new token did so while the
+    /// client still held what the old one showed, of a window until its image had come anew.
+    #[tokio::test]
+    async fn a_new_token_is_told_of_before_anything_is_complete() {
+        let served = served(ServeOptions::default()).await;
+        let mut client = Client::connect(&served).await;
+        client.send(authenticate("ann")).await;
+        client.send(SUBSCRIBE).await;
+        client.send(r#"{"op":"subscribe","id":"w","projection":"keyed","limit":2}"#).await;
+        let mut images = 0;
+        while images < 2 {
+            images += usize::from(client.next().await.contains(r#""last":true"#));
+        }
+        client.send(authenticate("bob")).await;
+        client.send(r#"{"op":"ping"}"#).await;
+        let mut told = Vec::new();
+        while told.len() < 6 {
+            let message = short(&client.next().await);
+            // Pieces of nothing come and go.
+            if message != "image rows=[]" {
+                told.push(message);
+            }
+        }
+        let at = |message: &str| told.iter().position(|told| told == message).expect(message);
+        let begins = [r#"image reset="claims" rows=[]"#, "image resumed=true rows=[]"].map(at);
+        assert!(begins.iter().all(|begin| *begin < at("heartbeat")), "{told:?}");
+        assert!(begins[0] < at(r#"image rows=[[2,"bob",6]]"#), "{told:?}");
+        assert!(begins[1] < at(r#"image rows=[] upsert=[[2,"bob",6]] delete=[[1]]"#), "{told:?}");
     }
 
     /// A client need not wait for the answer to its token: what it asks meanwhile is answered to the
@@ -267,16 +300,16 @@ mod tests {
         }
         expect![[r#"
                   /v1/projections/k%65yed        200 []
-                  /v1/projections/keyed/errors   403 "forbidden"
+                  /v1/projections/keyed/errors   401 "forbidden"
                   /v1/projections                200 "keyed" "bag"
             ann   /v1/projections/k%65yed        200 [[1,"ann",5]]
-            ann   /v1/projections/keyed/errors   403 "forbidden"
+            ann   /v1/projections/keyed/errors   401 "forbidden"
             ann   /v1/projections                200 "keyed" "bag"
             admin /v1/projections/k%65yed        200 [[1,"ann",5],[2,"bob",6],[3,null,null]]
-            admin /v1/projections/keyed/errors   200 0
+            admin /v1/projections/keyed/errors   401 "forbidden"
             admin /v1/projections                200 "keyed" "bag"
             thief /v1/projections/k%65yed        401 "invalid_token"
-            thief /v1/projections/keyed/errors   401 "invalid_token"
+            thief /v1/projections/keyed/errors   401 "forbidden"
             thief /v1/projections                401 "invalid_token"
         "#]]
         .assert_eq(&told);
