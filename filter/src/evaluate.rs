@@ -163,6 +163,9 @@ fn primitive<T: ArrowPrimitiveType, K: Ord + Copy>(
     each(values.len(), test, read, |row| key(values[row]))
 }
 
+/// A list of so many values for each row is read where the search comes by, and not before.
+const LIST_READ_BY_ROWS: usize = 16;
+
 /// Compares the key of each row with those of the test's values, which are in one order.
 fn each<'a, K: Ord + Copy>(
     rows: usize,
@@ -172,6 +175,13 @@ fn each<'a, K: Ord + Copy>(
 ) -> Option<BooleanBuffer> {
     let of = |passes: &dyn Fn(K) -> bool| Some(BooleanBuffer::collect_bool(rows, |row| passes(key(row))));
     match test {
+        // Reading a long list for a few rows would be most of the work.
+        Test::In(values) | Test::NotIn(values) if rows < values.len() / LIST_READ_BY_ROWS => {
+            read(values.first()?)?;
+            let is_in = |row| values.binary_search_by_key(&Some(key(row)), &read).is_ok();
+            let found = BooleanBuffer::collect_bool(rows, is_in);
+            Some(if matches!(test, Test::In(_)) { found } else { !&found })
+        }
         Test::In(values) | Test::NotIn(values) => {
             let listed: Vec<K> = values.iter().map(&read).collect::<Option<_>>()?;
             let found = match listed.as_slice() {

@@ -86,6 +86,13 @@ impl Pattern {
         last.matches_end(&text[at..])
     }
 
+    /// What looking for it in a text costs, about, in comparisons of a number: a run of text is looked for
+    /// once, and wildcards between two runs are tried at every place.
+    pub(crate) fn weight(&self) -> usize {
+        let segment = |Segment(tokens): &Segment| if tokens.len() <= 1 { 4 } else { 16 * tokens.len() };
+        self.segments.iter().map(segment).sum::<usize>() * if self.is_insensitive { 2 } else { 1 }
+    }
+
     /// Bytes on the heap, about.
     pub(crate) fn bytes(&self) -> usize {
         let token = |token: &Token| size_of::<Token>() + if let Token::Text(text) = token { text.len() } else { 0 };

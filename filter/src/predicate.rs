@@ -123,6 +123,13 @@ impl Predicate {
         size_of::<Node>() + 2 * size_of::<usize>() + self.0.bytes()
     }
 
+    /// What it costs to look at a row, about, in comparisons of a number. A pattern weighs what it takes to
+    /// look through a text of some dozens of characters.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.0.weight()
+    }
+
     /// Tells it apart from others for longer than a process lives, as resume tokens need it.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
@@ -370,6 +377,18 @@ impl Node {
                 Test::Lt(value) | Test::LtEq(value) | Test::Gt(value) | Test::GtEq(value) => value_bytes(value),
                 Test::IsNull | Test::IsNotNull => 0,
                 Test::Like(pattern) | Test::NotLike(pattern) => size_of::<Pattern>() + pattern.bytes(),
+            },
+        }
+    }
+
+    fn weight(&self) -> usize {
+        match self {
+            Node::All | Node::None => 0,
+            Node::And(parts) | Node::Or(parts) => parts.iter().map(Node::weight).sum(),
+            Node::Leaf(leaf) => match &leaf.test {
+                Test::In(values) | Test::NotIn(values) => 1 + values.len() / 64,
+                Test::Like(pattern) | Test::NotLike(pattern) => pattern.weight(),
+                _ => 1,
             },
         }
     }

@@ -146,6 +146,8 @@ pub struct Hub {
     indexed_from: AtomicI64,
     /// Tells this run of the server from others: epochs begin anew with each.
     boot: String,
+    /// Rows that windows may have.
+    window_rows: AtomicUsize,
     /// How many images are being read.
     pub(crate) images: Arc<AtomicUsize>,
     /// Messages that several clients are sent.
@@ -269,6 +271,7 @@ impl Hub {
             is_indexing: AtomicBool::new(false),
             indexed_from: AtomicI64::new(index::ROWS_MIN),
             boot,
+            window_rows: AtomicUsize::new(0),
             images: Arc::default(),
             frames: Frames::default(),
             publisher: Mutex::new(Publisher {
@@ -514,6 +517,7 @@ impl Hub {
         }
         let id = self.view_ids.fetch_add(1, Ordering::Relaxed);
         let info = Arc::clone(&self.projections[spec.projection.0]);
+        self.window_rows.fetch_add(spec.window.as_ref().map_or(0, |window| window.limit), Ordering::Relaxed);
         let view = Arc::new(View::new(id, spec.clone(), info, Arc::downgrade(self)));
         views.by_spec.insert(spec, Arc::downgrade(&view));
         views.new.push(Arc::downgrade(&view));
@@ -525,8 +529,21 @@ impl Hub {
         view
     }
 
+    /// Whether somebody watches this view.
+    #[must_use]
+    pub fn has_view(&self, spec: &ViewSpec) -> bool {
+        lock(&self.views).by_spec.get(spec).is_some_and(|view| view.strong_count() > 0)
+    }
+
+    /// Rows that the windows of all clients may have.
+    #[must_use]
+    pub fn window_rows(&self) -> usize {
+        self.window_rows.load(Ordering::Relaxed)
+    }
+
     /// A view is gone.
     pub(crate) fn forget(&self, view: &View) {
+        self.window_rows.fetch_sub(view.spec.window.as_ref().map_or(0, |window| window.limit), Ordering::Relaxed);
         let mut views = lock(&self.views);
         // Another of its kind may have come already.
         if views.by_spec.get(&view.spec).is_some_and(|held| held.strong_count() == 0) {

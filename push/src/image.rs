@@ -6,6 +6,7 @@
 use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
@@ -26,9 +27,13 @@ use crate::wire::{Changes, Members};
 /// costs no more than one of them.
 pub const PART_BYTES: usize = 256 * 1024;
 
-/// Rows that are read at a time: no client is kept waiting while another one's rows are looked
-/// through. Few in tests, so that images are read in several pieces there too.
-const READ_ROWS: usize = if cfg!(test) { 5 } else { 1024 };
+/// Rows that are read at a time, at most, at least, and first. Few in tests, so that images are read in
+/// several pieces there too.
+const READ_ROWS: [usize; 3] = if cfg!(test) { [5, 5, 5] } else { [1024, 16, 128] };
+
+/// What reading them should take at most: no client is kept waiting while another one's rows are looked
+/// through, whatever its filter is.
+const READ_TIME: Duration = Duration::from_millis(1);
 
 /// Bytes of an image that are kept for others,
 const KEPT_BYTES: usize = 1 << 20;
@@ -80,6 +85,8 @@ pub struct Image {
     /// What the client saw before: only what differs from that is told.
     before: Option<Arc<View>>,
     active: Active,
+    /// As many as can be read in [`READ_TIME`].
+    rows_at_once: usize,
 }
 
 /// One of the images that are being read, unless its client takes nothing for the moment.
@@ -164,6 +171,7 @@ impl Image {
             patch: None,
             before: None,
             active: Active::new(hub),
+            rows_at_once: READ_ROWS[2],
         }
     }
 
@@ -211,7 +219,7 @@ impl Image {
             Some(switched) => (Some(&switched.lookup), switched.scanned.as_deref()),
             None => (self.shared.lookup.as_ref(), None),
         };
-        let mut batch = Batch::default();
+        let mut batch = Batch::new(self.rows_at_once);
         match (lookup, &self.reached) {
             (_, Reached::End) => {}
             (Some(lookup), reached) => {
@@ -325,7 +333,7 @@ impl Image {
         let mut pairs: Vec<Pair<'_>> = Vec::new();
         let (mut bytes, mut reached) = (0, Reached::End);
         for pair in patch.old.rows.diff(&self.shared.rows, from) {
-            if pairs.len() == READ_ROWS || bytes >= PART_BYTES {
+            if pairs.len() == self.rows_at_once || bytes >= PART_BYTES {
                 reached = Reached::after(pairs.last().and_then(|[old, new]| new.or(*old)));
                 break;
             }
@@ -350,6 +358,18 @@ impl Image {
     /// # Errors
     /// For mistakes of ours only.
     pub fn next(&mut self, hub: &Hub) -> Result<Piece, ArrowError> {
+        let start = Instant::now();
+        let piece = self.next_piece(hub);
+        let (took, [most, least, _]) = (start.elapsed(), READ_ROWS);
+        if took > READ_TIME {
+            self.rows_at_once = (self.rows_at_once / 2).max(least);
+        } else if took < READ_TIME / 4 {
+            self.rows_at_once = (self.rows_at_once * 2).min(most);
+        }
+        piece
+    }
+
+    fn next_piece(&mut self, hub: &Hub) -> Result<Piece, ArrowError> {
         if self.view.spec.window.is_some() {
             return self.next_of_window(hub);
         }
@@ -485,16 +505,20 @@ impl Reached {
 }
 
 /// Rows that are read together.
-#[derive(Default)]
 struct Batch<'a> {
+    rows_max: usize,
     rows: Vec<RowRef<'a>>,
     looked_at: usize,
     bytes: usize,
 }
 
 impl<'a> Batch<'a> {
+    fn new(rows_max: usize) -> Batch<'a> {
+        Batch { rows_max, rows: Vec::new(), looked_at: 0, bytes: 0 }
+    }
+
     fn is_full(&self) -> bool {
-        self.looked_at == READ_ROWS || self.bytes >= PART_BYTES
+        self.looked_at == self.rows_max || self.bytes >= PART_BYTES
     }
 
     fn look_at(&mut self, row: RowRef<'a>, is_wanted: bool) {

@@ -6,8 +6,9 @@
 
 use std::sync::{Arc, Weak};
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, UInt32Array};
 use arrow::buffer::BooleanBuffer;
+use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use filter::{IndexTerms, Predicate};
@@ -167,40 +168,98 @@ impl Shape {
         let mut by_view: HashMap<u64, Found> = HashMap::new();
         for (part, held) in (0..).zip(&record.parts) {
             let keys = self.codec.encode(&held.batch)?;
-            let mut residuals: HashMap<Arc<Predicate>, BooleanBuffer> = HashMap::new();
+            let mut residuals = Residuals::new(&held.batch);
+            let mut candidates = Vec::new();
             for (change, of) in (0..).zip(&held.changes) {
                 for (row, is_new) in [(of.old, false), (of.new, true)] {
-                    let Some(row) = row.map(|row| row as usize) else { continue };
-                    let Some(views) = self.by_value.get(keys.row(row)) else { continue };
-                    for indexed in views {
-                        if let Some(residual) = &indexed.residual {
-                            let matches = match residuals.get(residual) {
-                                Some(matches) => matches,
-                                None => {
-                                    let matches = residual.matches(&held.batch)?;
-                                    residuals.entry(Arc::clone(residual)).or_insert(matches)
-                                }
-                            };
-                            if !matches.value(row) {
-                                continue;
-                            }
-                        }
-                        let of_view = match by_view.entry(indexed.id) {
-                            hashbrown::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-                            hashbrown::hash_map::Entry::Vacant(entry) => {
-                                let Some(view) = indexed.view.upgrade() else { continue };
-                                entry.insert(Found { view, hits: Vec::new() })
-                            }
-                        };
-                        match of_view.hits.last_mut() {
-                            Some(last) if last.part == part && last.change == change => last.is |= is_new,
-                            _ => of_view.hits.push(Hit { part, change, was: !is_new, is: is_new }),
-                        }
+                    let Some(row) = row else { continue };
+                    for indexed in self.by_value.get(keys.row(row as usize)).into_iter().flatten() {
+                        let residual = indexed.residual.as_ref().map(|residual| residuals.ask(residual, row));
+                        candidates.push((change, is_new, indexed, residual));
                     }
+                }
+            }
+            let answers = residuals.answers()?;
+            for (change, is_new, indexed, residual) in candidates {
+                if residual.is_some_and(|asked| !answers.hold(asked)) {
+                    continue;
+                }
+                let of_view = match by_view.entry(indexed.id) {
+                    hashbrown::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+                    hashbrown::hash_map::Entry::Vacant(entry) => {
+                        let Some(view) = indexed.view.upgrade() else { continue };
+                        entry.insert(Found { view, hits: Vec::new() })
+                    }
+                };
+                match of_view.hits.last_mut() {
+                    Some(last) if last.part == part && last.change == change => last.is |= is_new,
+                    _ => of_view.hits.push(Hit { part, change, was: !is_new, is: is_new }),
                 }
             }
         }
         found.extend(by_view.into_values().map(|Found { view, hits }| (view, Hits::Some(hits.into()))));
         Ok(())
+    }
+}
+
+/// What is left of predicates, and the rows of a batch that it is asked of: of others only where that costs
+/// less than picking these, since a batch may be large and concern somebody by one row.
+struct Residuals<'a> {
+    batch: &'a RecordBatch,
+    places: HashMap<Arc<Predicate>, usize>,
+    rows: Vec<Vec<u32>>,
+}
+
+impl<'a> Residuals<'a> {
+    fn new(batch: &'a RecordBatch) -> Residuals<'a> {
+        Residuals { batch, places: HashMap::new(), rows: Vec::new() }
+    }
+
+    fn ask(&mut self, residual: &Arc<Predicate>, row: u32) -> Asked {
+        let place = *self.places.entry_ref(residual).or_insert_with(|| {
+            self.rows.push(Vec::new());
+            self.rows.len() - 1
+        });
+        let rows = &mut self.rows[place];
+        if rows.last() != Some(&row) {
+            rows.push(row);
+        }
+        Asked { place, at: rows.len() - 1, row: row as usize }
+    }
+
+    fn answers(mut self) -> Result<Answers, ArrowError> {
+        let mut answers = vec![(BooleanBuffer::new_unset(0), false); self.rows.len()];
+        for (residual, place) in self.places {
+            let rows = std::mem::take(&mut self.rows[place]);
+            let is_whole = self.batch.num_rows() <= PICKED_FROM_MIN.max(rows.len() * 4);
+            let answer = if is_whole {
+                residual.matches(self.batch)?
+            } else {
+                residual.matches(&take_record_batch(self.batch, &UInt32Array::from(rows))?)?
+            };
+            answers[place] = (answer, is_whole);
+        }
+        Ok(Answers(answers))
+    }
+}
+
+/// Batches of fewer rows are looked at whole.
+const PICKED_FROM_MIN: usize = 64;
+
+/// What was asked of a row.
+#[derive(Clone, Copy)]
+struct Asked {
+    place: usize,
+    at: usize,
+    row: usize,
+}
+
+/// For each predicate whether it holds: of all rows of the batch, or of those that were asked about.
+struct Answers(Vec<(BooleanBuffer, bool)>);
+
+impl Answers {
+    fn hold(&self, asked: Asked) -> bool {
+        let (answer, is_whole) = &self.0[asked.place];
+        answer.value(if *is_whole { asked.row } else { asked.at })
     }
 }

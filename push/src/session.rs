@@ -36,6 +36,10 @@ pub struct SessionLimits {
     pub interval_min: Duration,
     /// The longest that a client may choose.
     pub interval_max: Duration,
+    /// What the filters of a session may weigh together, in comparisons of a number for each row that changes.
+    pub filter_weight_max: usize,
+    /// Rows that windows may have, of all sessions; those that are the same count once.
+    pub window_rows_max: usize,
     /// Images that are read at a time, of all sessions: who asks for another one is to ask again.
     pub images_max: usize,
 }
@@ -46,6 +50,8 @@ impl Default for SessionLimits {
             subscriptions_max: 100,
             interval_min: Duration::ZERO,
             interval_max: Duration::from_secs(60),
+            filter_weight_max: 500,
+            window_rows_max: 1_000_000,
             images_max: 1000,
         }
     }
@@ -53,6 +59,8 @@ impl Default for SessionLimits {
 
 /// The largest window.
 pub const LIMIT_MAX: u64 = 10_000;
+/// Rows of all windows of a session.
+const SESSION_WINDOW_ROWS_MAX: usize = 10_000;
 /// When to ask again while the server is busy: at a time of their own, or all would come at once again.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -97,6 +105,8 @@ struct Subscription {
     view: Arc<View>,
     /// Where the view has our signal.
     place: usize,
+    /// What the client's filter costs for each row that changes.
+    weight: usize,
     state: State,
     /// Whether the client has been told that the projection fails.
     told_failed: bool,
@@ -328,7 +338,8 @@ impl Session {
             return Err(Refusal::new("unknown_projection", message));
         };
         let info = Arc::clone(&self.hub.projections()[projection.0]);
-        let spec = view_spec(projection, &info, asked, &self.viewer)?;
+        let Seen { spec, weight } = view_spec(projection, &info, asked, &self.viewer)?;
+        self.has_room(&spec, weight)?;
         if let Some(reason) = self.hub.now().failed.get(&projection) {
             return Err(self.viewer.failure(&info, reason));
         }
@@ -341,7 +352,7 @@ impl Session {
                     let loading = Loading::new(Some(Begin::Resumed), None, Some(epoch));
                     let view = self.hub.view(spec.clone());
                     if self.hub.due(&view, epoch, self.hub.stamp().epoch).is_ok() {
-                        self.add(asked, view, State::Loading(Box::new(loading)));
+                        self.add(asked, view, weight, State::Loading(Box::new(loading)));
                         return Ok(());
                     }
                     Err("log")
@@ -349,17 +360,44 @@ impl Session {
             },
         };
         if self.hub.images.load(Ordering::Relaxed) >= self.limits.images_max {
-            let mut refusal = Refusal::new("busy", "many clients have just come: ask again in a moment");
-            refusal.retry_after = Some(some_time(RETRY_MIN, RETRY_MAX));
-            return Err(refusal);
+            return Err(busy("many clients have just come: ask again in a moment"));
         }
         let begin = begin.unwrap_or_else(Begin::Reset);
         let view = self.hub.view(spec);
-        self.add(asked, view, State::Waiting(Some(begin)));
+        self.add(asked, view, weight, State::Waiting(Some(begin)));
         Ok(())
     }
 
-    fn add(&mut self, asked: &Subscribe, view: Arc<View>, state: State) {
+    /// What each session costs all others has a bound: looking at each row that changes, and the rows of
+    /// windows.
+    fn has_room(&self, spec: &ViewSpec, weight: usize) -> Result<(), Refusal> {
+        let weights: usize = self.subscriptions.iter().map(|(_, held)| held.weight).sum();
+        if weights + weight > self.limits.filter_weight_max {
+            let message = format!(
+                "this filter weighs {weight} where a comparison weighs 1 and a pattern at least 4; those of a session \
+                 weigh at most {} together, and have {weights}",
+                self.limits.filter_weight_max
+            );
+            return Err(Refusal::new("too_heavy", message));
+        }
+        let Some(window) = &spec.window else { return Ok(()) };
+        let windows = self.subscriptions.iter().filter_map(|(_, held)| held.view.spec.window.as_ref());
+        let rows: usize = windows.map(|window| window.limit).sum();
+        if rows + window.limit > SESSION_WINDOW_ROWS_MAX {
+            let message = format!(
+                "the windows of a session have at most {SESSION_WINDOW_ROWS_MAX} rows together; there are {rows}, and \
+                 this one would have {}",
+                window.limit
+            );
+            return Err(Refusal::new("too_heavy", message));
+        }
+        if !self.hub.has_view(spec) && self.hub.window_rows() + window.limit > self.limits.window_rows_max {
+            return Err(busy("the windows of all clients have as many rows as they may have"));
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, asked: &Subscribe, view: Arc<View>, weight: usize, state: State) {
         let id: Arc<str> = asked.id.as_str().into();
         let asked = asked.wants_some().then(|| Box::new(Subscribe { resume: None, ..asked.clone() }));
         let place = view.watch(&self.signal);
@@ -367,7 +405,7 @@ impl Session {
             self.loading.push_back(Arc::clone(&id));
         }
         self.subscriptions
-            .insert(id, Subscription { asked, view, place, state, told_failed: false, told_stale: false });
+            .insert(id, Subscription { asked, view, place, weight, state, told_failed: false, told_stale: false });
         self.load();
     }
 
@@ -597,8 +635,8 @@ impl Session {
                 held.asked.as_deref().unwrap_or(&all),
                 &self.viewer,
             ) {
-                Ok(spec) if spec == held.view.spec => {}
-                Ok(spec) => changed.push((Arc::clone(id), self.hub.view(spec))),
+                Ok(Seen { spec, .. }) if spec == held.view.spec => {}
+                Ok(Seen { spec, .. }) => changed.push((Arc::clone(id), self.hub.view(spec))),
                 Err(refusal) => ended.push((Arc::clone(id), refusal.about(id))),
             }
         }
@@ -911,13 +949,19 @@ pub fn fingerprint(spec: &ViewSpec) -> String {
     format!("{:016x}", hasher.finish())
 }
 
+/// A refusal of what can be had a little later.
+fn busy(message: &str) -> Refusal {
+    Refusal { retry_after: Some(some_time(RETRY_MIN, RETRY_MAX)), ..Refusal::new("busy", message) }
+}
+
+/// What a client asks for, as far as it may see it, and what its own filter weighs.
+struct Seen {
+    spec: ViewSpec,
+    weight: usize,
+}
+
 /// The view that a client asks for, as far as it may see it.
-fn view_spec(
-    projection: ProjectionId,
-    info: &Projection,
-    asked: &Subscribe,
-    viewer: &Viewer,
-) -> Result<ViewSpec, Refusal> {
+fn view_spec(projection: ProjectionId, info: &Projection, asked: &Subscribe, viewer: &Viewer) -> Result<Seen, Refusal> {
     let Some(sight) = viewer.sight(info) else { return Err(viewer.nothing_of(info)) };
     let find = |name: &str| {
         // A column that may not be seen is one that is not there.
@@ -932,6 +976,7 @@ fn view_spec(
         Some(filter) => Predicate::parse(filter, &info.schema, &|column| sight.columns.contains(&column))
             .map_err(|error| Refusal::new("bad_filter", format!("{}: {}", error.path, error.message)))?,
     };
+    let weight = predicate.weight();
     let predicate = predicate.and(&sight.rows);
     let mut columns: BTreeSet<usize> = match &asked.columns {
         None => sight.columns.clone(),
@@ -958,7 +1003,8 @@ fn view_spec(
             Some(Window { order, limit: usize::try_from(limit).unwrap_or(usize::MAX) })
         }
     };
-    Ok(ViewSpec { projection, predicate, columns: columns.into_iter().collect(), window })
+    let spec = ViewSpec { projection, predicate, columns: columns.into_iter().collect(), window };
+    Ok(Seen { spec, weight })
 }
 
 #[cfg(test)]
@@ -1403,6 +1449,45 @@ mod tests {
         drop(messages(&mut under_way[1]));
         other.receive(&ask.replace(r#""a""#, r#""c""#));
         assert!(sent(messages(&mut other)).contains("[1,\"ann\"]"), "an image that has been sent counts no more");
+    }
+
+    /// Four clients with twenty filters each of sixty patterns of two hundred pieces kept the publisher, and so
+    /// everybody, waiting for minutes; one with a hundred windows of ten thousand rows held 390 MB.
+    #[test]
+    fn what_a_session_costs_others_has_a_bound() {
+        let hub = ample_hub();
+        publish(&hub, 1, "+keyed(1,ann)");
+        let limits = SessionLimits { filter_weight_max: 20, window_rows_max: 12_000, ..SessionLimits::default() };
+        let mut session = Session::with_limits(Arc::clone(&hub), Arc::new(limits.clone()));
+        let ask = |session: &mut Session, id: &str, what: &str| {
+            session.receive(&format!(r#"{{"op":"subscribe","id":"{id}","projection":"keyed",{what}}}"#));
+            let answer: serde_json::Value = serde_json::from_slice(messages(session)[0].json()).expect("JSON");
+            answer["code"].as_str().unwrap_or("image").to_owned() + answer["message"].as_str().unwrap_or_default()
+        };
+        let heavy = "too_heavythis filter weighs 32 where a comparison weighs 1 and a pattern at least 4; those of a \
+                     session weigh at most 20 together, and have 0";
+        assert_eq!(ask(&mut session, "a", r#""where":{"name":{"_ilike":"%a%b%c%"}}"#), heavy.replace("32", "40"));
+        assert_eq!(ask(&mut session, "a", r#""where":{"name":{"_like":"a_"}}"#), heavy);
+        assert_eq!(ask(&mut session, "a", r#""where":{"name":{"_like":"%a%"}}"#), "image");
+        assert_eq!(ask(&mut session, "b", r#""where":{"_or":[{"id":{"_gt":1}},{"id":{"_lt":0}}]}"#), "image");
+        let refused = ask(&mut session, "c", r#""where":{"name":{"_like":"%b%"}}"#);
+        assert!(refused.starts_with("too_heavythis filter weighs 12") && refused.ends_with("have 14"), "{refused}");
+        session.receive(r#"{"op":"unsubscribe","id":"a"}"#);
+        drop(messages(&mut session));
+        assert_eq!(ask(&mut session, "c", r#""where":{"name":{"_like":"%b%"}}"#), "image");
+
+        assert_eq!(ask(&mut session, "w", r#""limit":6000"#), "image");
+        let refused = ask(&mut session, "x", r#""limit":4001"#);
+        assert_eq!(refused.split_once("; ").expect("a number").1, "there are 6000, and this one would have 4001");
+        let mut other = Session::with_limits(Arc::clone(&hub), Arc::new(limits));
+        assert_eq!(ask(&mut other, "w", r#""limit":6000"#), "image", "the very same, which costs nothing");
+        let mut third = Session::new(Arc::clone(&hub));
+        assert_eq!(ask(&mut third, "w", r#""limit":6001"#), "image");
+        assert!(ask(&mut other, "x", r#""limit":10"#).starts_with("busy"));
+        assert_eq!(hub.window_rows(), 12_001);
+        drop(third);
+        assert_eq!(ask(&mut other, "x", r#""limit":10"#), "image");
+        assert_eq!(hub.window_rows(), 6010, "of those that are gone nothing counts");
     }
 
     #[test]

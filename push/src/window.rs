@@ -41,7 +41,7 @@ pub struct WindowState {
     pub epoch: Epoch,
 }
 
-/// Rows held behind a window, beside as many as it has.
+/// Rows held behind a window, beside a quarter as many as it has.
 const SPARE_ROWS: usize = 32;
 
 impl WindowState {
@@ -89,7 +89,8 @@ impl WindowState {
         }
         let (_, count) = self.rows.entry(place).or_insert_with(|| (HeldRow::new(row.key, row.row), 0));
         *count += by;
-        let held_max = usize::try_from(self.limit).unwrap_or(usize::MAX).saturating_mul(2).saturating_add(SPARE_ROWS);
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        let held_max = limit.saturating_add(limit / 4).saturating_add(SPARE_ROWS);
         if self.rows.len() > held_max {
             self.rows.pop_last();
             self.is_all = false;

@@ -236,6 +236,8 @@ fn serve_options(limits: &LimitsConfig) -> ServeOptions {
             subscriptions_max: limits.subscriptions_per_session,
             interval_min: limits.batch_min,
             interval_max: limits.batch_max,
+            filter_weight_max: limits.filter_weight,
+            window_rows_max: limits.window_rows,
             images_max: limits.images,
         }),
         message_bytes_max: limits.message_size,

@@ -255,6 +255,12 @@ pub struct LimitsConfig {
     /// Bytes of messages that wait for clients who do not take them, of all clients together.
     #[serde(deserialize_with = "size")]
     pub held_size: usize,
+    /// What the filters of a session may weigh together, in comparisons for each row that changes.
+    #[serde(deserialize_with = "count")]
+    pub filter_weight: usize,
+    /// Rows that windows may have, of all clients.
+    #[serde(deserialize_with = "count")]
+    pub window_rows: usize,
     /// Images that are read at a time, of all clients.
     #[serde(deserialize_with = "count")]
     pub images: usize,
@@ -281,6 +287,8 @@ impl Default for LimitsConfig {
             write_time: Duration::from_secs(30),
             log_size: 64 << 20,
             held_size: 512 << 20,
+            filter_weight: 500,
+            window_rows: 1_000_000,
             images: 1_000,
             batch_min: Duration::ZERO,
             batch_max: Duration::from_secs(60),
@@ -536,6 +544,8 @@ mod tests {
                 write_time: 30s,
                 log_size: 67108864,
                 held_size: 536870912,
+                filter_weight: 500,
+                window_rows: 1000000,
                 images: 1000,
                 batch_min: 0ns,
                 batch_max: 60s,
@@ -887,7 +897,7 @@ mod tests {
                   = help: a client's interval lies between the two
 
                 1 mistake
-                error: unknown field `connection`, expected one of `connections`, `connections_per_address`, `connections_per_subject`, `subscriptions_per_session`, `message_size`, `messages_per_second`, `message_burst`, `handshake_time`, `idle_time`, `write_time`, `log_size`, `held_size`, `images`, `batch_min`, `batch_max`
+                error: unknown field `connection`, expected one of `connections`, `connections_per_address`, `connections_per_subject`, `subscriptions_per_session`, `message_size`, `messages_per_second`, `message_burst`, `handshake_time`, `idle_time`, `write_time`, `log_size`, `held_size`, `filter_weight`, `window_rows`, `images`, `batch_min`, `batch_max`
                  --> deltafront.toml:2:1
                   |
                 2 | connection = 5

@@ -1,11 +1,13 @@
 //! Paths to answers.
 
 use std::borrow::Cow;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use arrow::error::ArrowError;
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::Stream;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -320,7 +322,7 @@ fn rows(shared: &Shared, name: &str, viewer: &Viewer) -> Response<Body> {
     };
     // Parts are made when the socket takes them.
     let parts = Parts { hub: Arc::clone(&shared.hub), view, image, state: PartsState::Head };
-    let mut response = Response::new(StreamBody::new(stream::iter(parts)).boxed_unsync());
+    let mut response = Response::new(StreamBody::new(parts).boxed_unsync());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -344,7 +346,8 @@ enum PartsState {
 }
 
 impl Parts {
-    /// The next bytes; `None` after the last. Fails for mistakes of ours only.
+    /// The next bytes, which may be none while rows are looked through; `None` after the last. Fails for
+    /// mistakes of ours only.
     fn part(&mut self) -> Result<Option<Vec<u8>>, ArrowError> {
         let mut out = Vec::new();
         if let PartsState::Head = self.state {
@@ -358,17 +361,14 @@ impl Parts {
             self.state = PartsState::Rows(false);
         }
         let PartsState::Rows(is_begun) = &mut self.state else { return Ok(None) };
-        // Pieces of nothing are passed over: nobody waits for them.
-        while !self.image.is_at_end() {
-            if let Piece::Rows(rows) = self.image.next(&self.hub)?
-                && !rows.is_empty()
-            {
-                if std::mem::replace(is_begun, true) {
-                    out.push(b',');
-                }
-                out.extend_from_slice(&rows);
-                break;
+        if !self.image.is_at_end()
+            && let Piece::Rows(rows) = self.image.next(&self.hub)?
+            && !rows.is_empty()
+        {
+            if std::mem::replace(is_begun, true) {
+                out.push(b',');
             }
+            out.extend_from_slice(&rows);
         }
         if self.image.is_at_end() {
             out.extend_from_slice(b"]}");
@@ -378,12 +378,19 @@ impl Parts {
     }
 }
 
-impl Iterator for Parts {
+impl Stream for Parts {
     type Item = Result<Frame<Bytes>, ArrowError>;
 
-    fn next(&mut self) -> Option<Self::Item> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         // An answer that fails halfway is cut off, so that nobody takes it for whole.
-        self.part().map(|part| part.map(|part| Frame::data(counted(part)))).transpose()
+        match self.part().transpose() {
+            // Others first: looking through all rows takes a while.
+            Some(Ok(part)) if part.is_empty() => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            part => Poll::Ready(part.map(|part| part.map(|part| Frame::data(counted(part))))),
+        }
     }
 }
 
