@@ -218,6 +218,8 @@ mod tests {
             ("abab", "ab%ab", true),
             ("aba", "ab%ba", false),
             ("mississippi", "%iss%ip%", true),
+            ("baaa", "%aa%aa%", false),
+            ("baaaa", "%aa%aa%", true),
             ("mississippi", "%iss%iss%iss%", false),
             ("mississippi", "m%i_p%i", true),
             ("xayb", "%a_b%", true),

@@ -236,6 +236,9 @@ fn null_and_patterns() {
             (json!({"org": []}), &[], &[1, 2, 3, 4]),
         ],
     );
+    let null = Operand::literal(Literal::Null);
+    check(Template::is_null(null, &schema), &[(json!({}), &[1, 2, 3, 4], &[])]);
+    check(Template::is_null(text("x"), &schema), &[(json!({}), &[], &[1, 2, 3, 4])]);
     check(
         like(OWNER, claim("pattern")),
         &[
@@ -267,11 +270,15 @@ fn casts_say_what_a_claim_must_be() {
         is_in(ID, vec![cast_claim("x", DataType::Int16)]),
         &[(json!({"x": [1, "2"]}), &[1, 2], &[3, 4]), (json!({"x": [1, 40_000]}), &[1], &[])],
     );
+    let three = Operand::Literal(Literal::Text("3".to_owned()), Some(DataType::Int64));
+    check(compare(ID, Operator::Lt, three), &[(json!({}), &[1, 2], &[3, 4])]);
+    check(compare(OWNER, Operator::Eq, cast_claim("x", DataType::Utf8View)), &[(json!({"x": "ann"}), &[1], &[2, 4])]);
 }
 
 #[test]
 fn claims_are_found_by_their_longest_name() {
-    let hasura = json!({"https://hasura.io/jwt/claims": {"x-hasura-user-id": "7"}, "a": {"b": {"c": 1}}, "a.b": 2});
+    let hasura = json!({"https://hasura.io/jwt/claims": {"x-hasura-user-id": "7"}, "a": {"b": {"c": 1}}, "a.b": 2,
+        "CORP\\ann": 3});
     let claims = hasura.as_object().expect("an object");
     for (path, expected) in [
         ("https://hasura.io/jwt/claims.x-hasura-user-id", Some(json!("7"))),
@@ -283,6 +290,8 @@ fn claims_are_found_by_their_longest_name() {
         ("a", Some(json!({"b": {"c": 1}}))),
         ("b", None),
         ("a.x", None),
+        // But before a dot a backslash is a letter as any other.
+        ("CORP\\ann", Some(json!(3))),
     ] {
         assert_eq!(ClaimPath::parse(path).expect("a path").find(claims).cloned(), expected, "{path}");
     }
@@ -290,6 +299,8 @@ fn claims_are_found_by_their_longest_name() {
         assert!(ClaimPath::parse(path).is_err(), "{path}");
     }
     assert_eq!(ClaimPath::parse("a\\.b").expect("a path").as_str(), "a\\.b");
+    let deep = |names: usize| ClaimPath::parse(&vec!["a"; names].join("."));
+    assert!(deep(32).is_ok() && deep(33).is_err());
 }
 
 #[test]
@@ -327,6 +338,8 @@ fn types_are_checked_before_there_is_a_token() {
             compare(Operand::Column(4), Operator::Eq, claim("tags")),
             compare(Operand::Column(9), Operator::Eq, claim("x")),
             compare(ID, Operator::Eq, cast_claim("x", DataType::Utf8)),
+            compare(OWNER, Operator::Eq, cast_claim("x", DataType::Date32)),
+            compare(cast_claim("x", DataType::Date32), Operator::Eq, cast_claim("y", DataType::Boolean)),
             compare(ID, Operator::Eq, cast("x", DataType::Int64)),
             compare(ID, Operator::Eq, cast("1.5", DataType::Int64)),
             compare(cast_claim("x", DataType::Int64), Operator::Eq, text("y")),
@@ -348,6 +361,8 @@ fn types_are_checked_before_there_is_a_token() {
             `tags` is bigint[], which can only be tested by IS NULL
             there is no column number 9
             `id` is bigint, which does not compare with text
+            `owner` is text, which does not compare with date
+            date does not compare with boolean
             "x" is no bigint, which looks like 42 or "42"
             the literal is no bigint
             "y" is no bigint, which looks like 42 or "42"
