@@ -275,6 +275,45 @@ fn casts_say_what_a_claim_must_be() {
     check(compare(OWNER, Operator::Eq, cast_claim("x", DataType::Utf8View)), &[(json!({"x": "ann"}), &[1], &[2, 4])]);
 }
 
+/// Of two claims with casts the second's was forgotten and the first's stood for both: `x::int >= 2.5` was true for
+/// nobody, and a claim that is no `smallint` was compared all the same.
+#[test]
+fn each_claim_is_of_its_own_cast() {
+    const ALL: &[i64] = &[1, 2, 3, 4];
+    let cast = |to: &DataType| (cast_claim("x", to.clone()), cast_claim("y", to.clone()));
+    let (small, numeric) = (cast(&DataType::Int16), cast(&DataType::Decimal128(10, 2)));
+    let tokens: &[(Json, &[i64], &[i64])] = &[
+        (json!({"x": 1, "y": "1.01"}), ALL, &[]),
+        (json!({"x": 2, "y": "1.01"}), &[], ALL),
+        (json!({"x": 2, "y": 2}), &[], ALL),
+        (json!({"x": 40_000, "y": 50_000}), &[], &[]),
+        (json!({"x": 1, "y": "1.011"}), &[], &[]),
+        (json!({"x": 1}), &[], &[]),
+    ];
+    check(compare(small.0.clone(), Operator::Lt, numeric.1.clone()), tokens);
+    check(compare(numeric.1, Operator::Gt, small.0.clone()), tokens);
+    let whole = cast(&DataType::Int64);
+    let tokens: &[(Json, &[i64], &[i64])] = &[
+        (json!({"x": 7, "y": 7}), ALL, &[]),
+        (json!({"x": 1, "y": 2}), &[], ALL),
+        (json!({"x": 1, "y": 40_000}), &[], &[]),
+    ];
+    check(compare(whole.0.clone(), Operator::Eq, small.1.clone()), tokens);
+    check(is_in(whole.0.clone(), vec![small.1]), tokens);
+    check(
+        compare(whole.0.clone(), Operator::GtEq, number("2.5")),
+        &[(json!({"x": 3}), ALL, &[]), (json!({"x": "2"}), &[], ALL), (json!({"x": 2.5}), &[], &[])],
+    );
+    check(
+        compare(whole.0, Operator::Lt, cast_claim("y", DataType::Float64)),
+        &[
+            (json!({"x": 1, "y": 1.5}), ALL, &[]),
+            (json!({"x": 1, "y": "NaN"}), ALL, &[]),
+            (json!({"x": 2, "y": 1.5}), &[], ALL),
+        ],
+    );
+}
+
 #[test]
 fn claims_are_found_by_their_longest_name() {
     let hasura = json!({"https://hasura.io/jwt/claims": {"x-hasura-user-id": "7"}, "a": {"b": {"c": 1}}, "a.b": 2,
