@@ -263,6 +263,20 @@ mod tests {
         }
     }
 
+    /// A pattern costs its segments, what stands in them, and their text.
+    #[test]
+    fn bytes_are_those_of_the_text() {
+        let (segment, token) = (size_of::<Segment>(), size_of::<Token>());
+        for (pattern, expected) in [
+            ("", segment),
+            ("seventeen letters", segment + token + 17),
+            ("four_%", 2 * segment + 2 * token + 4),
+            ("%a%é%", 4 * segment + 2 * token + 3),
+        ] {
+            assert_eq!(Pattern::new(pattern, false).unwrap().bytes(), expected, "{pattern}");
+        }
+    }
+
     #[test]
     fn a_lone_backslash_at_the_end_is_no_pattern() {
         assert!(Pattern::new("a\\", false).is_err());

@@ -312,6 +312,20 @@ fn each_claim_is_of_its_own_cast() {
             (json!({"x": 2, "y": 1.5}), &[], ALL),
         ],
     );
+    let wide = cast(&DataType::Decimal256(60, 0));
+    let digits = |last: u8| format!("{}{last}", "7".repeat(59));
+    check(
+        compare(wide.0, Operator::Lt, wide.1),
+        &[(json!({"x": digits(1), "y": digits(2)}), ALL, &[]), (json!({"x": digits(2), "y": digits(2)}), &[], ALL)],
+    );
+    check(
+        compare(cast_claim("x", DataType::Date32), Operator::Lt, text("2024-03-01")),
+        &[
+            (json!({"x": "2024-02-29"}), ALL, &[]),
+            (json!({"x": "+010000-01-01"}), &[], ALL),
+            (json!({"x": 7}), &[], &[]),
+        ],
+    );
 }
 
 #[test]
