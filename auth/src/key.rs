@@ -474,6 +474,7 @@ MCowBQYDK2VwAyEArICrE1PMYAxGD871/HjqQsvNLpG6VnfIYYD95tn5IHY=
             jwk(json!({ "y": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" })),
             jwk(json!({ "d": "AA" })),
             r#"{"kty":"RSA","n":"AQAB","e":"AQAB"}"#.to_owned(),
+            json!({ "kty": "RSA", "n": URL_SAFE_NO_PAD.encode([0x7f; 256]), "e": "AQAB" }).to_string(),
             r#"{"kty":"OKP","crv":"Ed25519","x":"AAAA"}"#.to_owned(),
             r#"{"kty":"oct","k":"AAAA"}"#.to_owned(),
         ];
@@ -504,6 +505,7 @@ MCowBQYDK2VwAyEArICrE1PMYAxGD871/HjqQsvNLpG6VnfIYYD95tn5IHY=
             error: the key can't be used: a part of it is missing or no base64url
             error: the key can't be used: it is no point of P-256
             error: the key can't be used: its private part is there too (`d`); this server needs the public one alone
+            error: the key can't be used: an RSA key has 2048 to 8192 bits
             error: the key can't be used: an RSA key has 2048 to 8192 bits
             error: the key can't be used: an Ed25519 key has 32 bytes
             error: the key can't be used: the secret is shorter than 32 bytes

@@ -242,6 +242,28 @@ mod tests {
         );
     }
 
+    /// Who a client is, by its token: only a token without a word on roles makes it `authenticated`, and what is no
+    /// role gives none.
+    #[test]
+    fn roles_are_what_the_token_says() {
+        for (claims, expected) in [
+            (None, &["anonymous"][..]),
+            (Some(json!({})), &["authenticated"]),
+            (Some(json!({"role": null})), &["authenticated"]),
+            (Some(json!({"roles": ["admin"]})), &["authenticated"]),
+            (Some(json!({"role": "admin"})), &["admin"]),
+            (Some(json!({"role": ["staff", "admin", "staff"]})), &["admin", "staff"]),
+            (Some(json!({"role": ["staff", null, 7, ["admin"]]})), &["staff"]),
+            (Some(json!({"role": []})), &[]),
+            (Some(json!({"role": true})), &[]),
+            (Some(json!({"role": 7})), &[]),
+            (Some(json!({"role": {"admin": true}})), &[]),
+        ] {
+            let found = roles(claims.as_ref().and_then(Json::as_object), &ClaimPath::parse("role").unwrap());
+            assert_eq!(found.iter().map(String::as_str).collect::<Vec<_>>(), expected, "{claims:?}");
+        }
+    }
+
     #[test]
     fn what_nothing_was_said_of_is_private() {
         let access = Access::default();

@@ -92,6 +92,15 @@ mod tests {
     }
 
     #[test]
+    fn names_are_as_far_apart_as_it_takes_to_mend_them() {
+        for (one, other, distance) in
+            [("", "", 0), ("", "abc", 3), ("total", "total", 0), ("kitten", "sitting", 3), ("at", "created_at", 8)]
+        {
+            assert_eq!((edit_distance(one, other), edit_distance(other, one)), (distance, distance), "{one} {other}");
+        }
+    }
+
+    #[test]
     fn long_things_are_shown_by_their_beginning() {
         assert_eq!(shown(&"é".repeat(1_000)), format!("{}…", "é".repeat(64)));
         assert_eq!(shown("short"), "short");

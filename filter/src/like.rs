@@ -225,6 +225,8 @@ mod tests {
             ("abab", "ab%ab", true),
             ("aba", "ab%ba", false),
             ("mississippi", "%iss%ip%", true),
+            ("baaa", "%aa%aa%", false),
+            ("baaaa", "%aa%aa%", true),
             ("mississippi", "%iss%iss%iss%", false),
             ("mississippi", "m%i_p%i", true),
             ("xayb", "%a_b%", true),
@@ -265,6 +267,20 @@ mod tests {
         ] {
             let matches = Pattern::new(pattern, true).unwrap().matches(text, &mut String::new());
             assert_eq!(matches, expected, "{text:?} ILIKE {pattern:?}");
+        }
+    }
+
+    /// A pattern costs its segments, what stands in them, and their text.
+    #[test]
+    fn bytes_are_those_of_the_text() {
+        let (segment, token) = (size_of::<Segment>(), size_of::<Token>());
+        for (pattern, expected) in [
+            ("", segment),
+            ("seventeen letters", segment + token + 17),
+            ("four_%", 2 * segment + 2 * token + 4),
+            ("%a%é%", 4 * segment + 2 * token + 3),
+        ] {
+            assert_eq!(Pattern::new(pattern, false).unwrap().bytes(), expected, "{pattern}");
         }
     }
 

@@ -235,6 +235,8 @@ mod tests {
             ("1970-01-01T00:00:00.0000005Z", 0),
             ("1970-01-01T00:00:00.0000015Z", 2),
             ("1970-01-01T00:00:00.00000050001Z", 1),
+            ("1970-01-01T00:00:00.00000051Z", 1),
+            ("1970-01-01T00:00:00.00000250Z", 2),
             ("1970-01-01T00:00:00.9999999Z", 1_000_000),
         ] {
             assert_eq!(micros(text), Some(expected), "{text}");
@@ -271,6 +273,7 @@ mod tests {
             "2024-02-29T-1:00",
             "+-2024-02-29",
             "0000-01-01 BC",
+            "-0001-01-01 BC",
             "9999999-01-01",
             "12345678-01-01",
             "２０２４-02-29",
@@ -297,6 +300,22 @@ mod tests {
             ("2024-02-29 ", None),
         ] {
             assert_eq!(date(text), expected, "{text}");
+        }
+    }
+
+    /// Every day of 801 years is one more than the day before, and the day behind a month's last is none.
+    #[test]
+    fn days_follow_one_another() {
+        let mut expected = day("1600-01-01", false).expect("a day");
+        for year in 1600..=2400 {
+            let february = if year % 400 == 0 || (year % 4 == 0 && year % 100 != 0) { 29 } else { 28 };
+            for (month, days) in (1..).zip([31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]) {
+                for number in 1..=days {
+                    assert_eq!(day(&format!("{year}-{month:02}-{number:02}"), false), Some(expected));
+                    expected += 1;
+                }
+                assert_eq!(day(&format!("{year}-{month:02}-{:02}", days + 1), false), None, "{year}-{month}");
+            }
         }
     }
 
@@ -327,6 +346,8 @@ mod tests {
             assert!(interval(one).is_some(), "{one}");
             assert_eq!(interval(one), interval(other), "{one} {other}");
         }
+        assert_eq!(interval("PT1.5S"), Some(1_500_000_000));
+        assert_eq!(interval("P-1DT0.000000001S"), Some(1 - DAY));
         for text in ["", "P", "PT", "P1DT", "1 day", "P1H", "PT1D", "P1.5D", "P1", "PT1T2S", "P9999999999999999D"] {
             assert_eq!(interval(text), None, "{text}");
         }

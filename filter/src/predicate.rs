@@ -557,3 +557,35 @@ fn write_values(out: &mut Vec<u8>, test: u8, values: &[Value]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use arrow::datatypes::{Field, Schema};
+    use serde_json::json;
+
+    /// What clients may ask for is bounded by what it costs: a predicate its own place with an `Arc`'s two counts,
+    /// each value one too, those of any length theirs and their bytes.
+    #[test]
+    fn bytes_are_those_of_the_values() {
+        let types = [("n", DataType::Int64), ("t", DataType::Utf8), ("b", DataType::Binary)];
+        let schema = Schema::new(types.map(|(name, data_type)| Field::new(name, data_type, true)).to_vec());
+        let (node, value, counts) = (size_of::<Node>(), size_of::<Value>(), 2 * size_of::<usize>());
+        let pattern = size_of::<Pattern>() + Pattern::new("four%", false).unwrap().bytes();
+        for (filter, expected) in [
+            (json!({}), 0),
+            (json!({"t": {"_is_null": true}}), 0),
+            (json!({"n": {"_gt": 7}}), 0),
+            (json!({"n": {"_nin": [7, 8, 9]}}), 3 * value),
+            (json!({"t": {"_gt": "four"}}), counts + 4),
+            (json!({"t": {"_in": ["four", "seventeen letters"]}}), 2 * (value + counts) + 4 + 17),
+            (json!({"b": {"_eq": "AP9hYg=="}}), value + counts + 4),
+            (json!({"t": {"_like": "four%"}}), pattern),
+            (json!({"n": {"_gt": 7}, "t": {"_gt": "four"}}), 2 * node + counts + 4),
+        ] {
+            let predicate = Predicate::parse(&filter, &schema, &|_| true).unwrap();
+            assert_eq!(predicate.bytes(), node + counts + expected, "{filter}");
+        }
+    }
+}

@@ -341,7 +341,7 @@ impl Binder<'_> {
                     };
                 }
                 let Some(left_literal) = self.scalar(left) else { return Node::None };
-                let order = order(&left_literal, &literal, cast(left).or(cast(right)));
+                let order = order((&left_literal, cast(left)), (&literal, cast(right)));
                 truth(order.map(|order| operator.holds(order)), is_negated)
             }
             Formula::IsIn { operand, list } => self.is_in(operand, list, is_negated),
@@ -409,7 +409,7 @@ impl Binder<'_> {
         let Some(left) = self.scalar(operand) else { return Node::None };
         let mut found = Some(false);
         for (item, literal) in &items {
-            let order = literal.as_ref().and_then(|literal| order(&left, literal, cast(operand).or(cast(item))));
+            let order = literal.as_ref().and_then(|literal| order((&left, cast(operand)), (literal, cast(item))));
             match order {
                 Some(order) if order.is_eq() => {
                     found = Some(true);
@@ -464,21 +464,32 @@ fn settled(literal: &Literal, data_type: &DataType) -> Option<Literal> {
     }
 }
 
-/// Of two values that touch no column. Both are of the type of a cast, where there is one; otherwise both are of one
-/// kind, or one is a number and the other the text of one. `None` is NULL.
-fn order(left: &Literal, right: &Literal, cast: Option<&DataType>) -> Option<std::cmp::Ordering> {
+/// Of two values that touch no column, each with its cast. A value that is none of its own cast's is NULL, which is
+/// `None`, as is what comes of it. Where there is a cast, both are of its family, and numbers are compared exactly,
+/// whatever their types; otherwise both are of one kind, or one is a number and the other the text of one.
+fn order(left: (&Literal, Option<&DataType>), right: (&Literal, Option<&DataType>)) -> Option<std::cmp::Ordering> {
     const EXACT: DataType = DataType::Decimal256(76, 30);
-    let data_type = match (cast, left, right) {
-        (Some(cast), ..) => cast,
-        (None, Literal::Boolean(_), _) | (None, _, Literal::Boolean(_)) => &DataType::Boolean,
-        (None, Literal::Number(_), _) | (None, _, Literal::Number(_)) => &EXACT,
-        _ => &DataType::Utf8,
-    };
-    let value = |literal: &Literal| match place(&settled(literal, data_type)?, data_type) {
+    let value = |literal: &Literal, data_type: &DataType| match place(&settled(literal, data_type)?, data_type) {
         Ok(Place::On(value)) => Some(value),
         _ => None,
     };
-    Some(value(left)?.cmp(&value(right)?))
+    for (literal, cast) in [left, right] {
+        if let Some(cast) = cast {
+            value(literal, cast)?;
+        }
+    }
+    let data_type = match (left.1, right.1) {
+        (Some(one), Some(other)) if one == other => one,
+        (Some(float), _) | (_, Some(float)) if value::is_number(float) && !value::is_exact_number(float) => float,
+        (Some(number), _) | (_, Some(number)) if value::is_exact_number(number) => &EXACT,
+        (Some(cast), _) | (_, Some(cast)) => cast,
+        (None, None) => match (left.0, right.0) {
+            (Literal::Boolean(_), _) | (_, Literal::Boolean(_)) => &DataType::Boolean,
+            (Literal::Number(_), _) | (_, Literal::Number(_)) => &EXACT,
+            _ => &DataType::Utf8,
+        },
+    };
+    Some(value(left.0, data_type)?.cmp(&value(right.0, data_type)?))
 }
 
 fn truth(truth: Option<bool>, is_negated: bool) -> Node {

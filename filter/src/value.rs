@@ -530,6 +530,28 @@ mod tests {
                 DataType::Date32,
                 r#"1 is no date, which looks like "2024-02-29" or "infinity""#,
             ),
+            (Literal::Text("yes".into()), DataType::Boolean, r#""yes" is no boolean, which looks like true or false"#),
+            (
+                Literal::Text("x".into()),
+                DataType::Decimal128(9, 0),
+                r#""x" is no numeric(9,0), which looks like 42 or "42""#,
+            ),
+            (
+                Literal::Text("x".into()),
+                DataType::Float32,
+                r#""x" is no real, which looks like 1.5, "NaN" or "-Infinity""#,
+            ),
+            (Literal::Text("A".into()), DataType::Binary, r#""A" is no bytea, which looks like "AP9h" (base64)"#),
+            (
+                Literal::Text("noon".into()),
+                DataType::Time64(TimeUnit::Microsecond),
+                r#""noon" is no time, which looks like "13:14:15.678""#,
+            ),
+            (
+                Literal::Text("1 day".into()),
+                DataType::Interval(IntervalUnit::MonthDayNano),
+                r#""1 day" is no interval, which looks like "P1Y2M3DT4H5M6S""#,
+            ),
         ] {
             assert_eq!(place(&literal, &data_type), Err(expected.to_owned()));
         }

@@ -141,9 +141,17 @@ fn moments_compare_whatever_their_offset() {
     check(Time64NanosecondArray::from(vec![43_200_000_000_000, 86_400_000_000_000]), noon);
     check(Time32MillisecondArray::from(vec![43_200_000, 86_400_000]), noon);
     check(Time32SecondArray::from(vec![43_200, 86_400]), noon);
+    let intervals = [(1, 0, 0), (0, 31, 0), (0, 30, 1_500_000_000), (1, 1, -1)];
+    let intervals = intervals.map(|(months, days, nanos)| IntervalMonthDayNano::new(months, days, nanos));
     check(
-        IntervalMonthDayNanoArray::from(vec![IntervalMonthDayNano::new(1, 0, 0), IntervalMonthDayNano::new(0, 31, 0)]),
-        &[(json!({"_eq": "P30D"}), &[0]), (json!({"_gt": "P1M"}), &[1]), (json!({"_lt": "P1MT1S"}), &[0])],
+        IntervalMonthDayNanoArray::from(intervals.to_vec()),
+        &[
+            (json!({"_eq": "P30D"}), &[0]),
+            (json!({"_gt": "P1M"}), &[1, 2, 3]),
+            (json!({"_lt": "P1MT1S"}), &[0]),
+            (json!({"_eq": "P1MT1.5S"}), &[2]),
+            (json!({"_lt": "P31D", "_gt": "P30DT2S"}), &[3]),
+        ],
     );
 }
 
@@ -172,7 +180,13 @@ fn texts_and_bytes_compare_by_their_bytes() {
     check(BinaryViewArray::from_iter(bytes), cases);
     check(
         BooleanArray::from(vec![Some(true), Some(false), None]),
-        &[(json!({"_eq": true}), &[0]), (json!({"_neq": "true"}), &[1]), (json!({"_lt": true}), &[1])],
+        &[
+            (json!({"_eq": true}), &[0]),
+            (json!({"_neq": "true"}), &[1]),
+            (json!({"_lt": true}), &[1]),
+            (json!({"_in": ["f", "t"]}), &[0, 1]),
+            (json!({"_eq": "false"}), &[1]),
+        ],
     );
 }
 
@@ -194,6 +208,7 @@ fn orders() -> Schema {
         field("tags", DataType::List(Arc::new(field("item", DataType::Utf8)))),
         field("shipped", DataType::Timestamp(TimeUnit::Microsecond, None)),
         field("secret", DataType::Utf8),
+        field("weight", DataType::Float64),
     ])
 }
 
@@ -240,6 +255,7 @@ fn mistakes_are_named_with_their_place() {
             json!({"shipped": {"_gt": "2024-02-29T00:00:00+01:00"}}),
             json!({"tags": {"_eq": "a"}}),
             json!({"id": {"_eq": "7", "_gt": true}}),
+            json!({"weight": {"_eq": "heavy"}}),
         ],
         &expect![[r#"
             where: a filter is an object such as {"id": {"_eq": 7}}, not an array
@@ -268,6 +284,7 @@ fn mistakes_are_named_with_their_place() {
             where.shipped._gt: "2024-02-29T00:00:00+01:00" is no timestamp, which looks like "2024-02-29T13:14:15.678" (without an offset) or "infinity"
             where.tags._eq: a column of type text[] can only be compared by _is_null
             where.id._gt: true is no bigint, which looks like 42 or "42"
+            where.weight._eq: "heavy" is no double precision, which looks like 1.5, "NaN" or "-Infinity"
         "#]],
     );
 }
@@ -307,6 +324,12 @@ fn filters_are_bounded() {
     assert!(parse(&pattern(PATTERN_CHARS_MAX)).is_ok());
     assert!(parse(&pattern(PATTERN_CHARS_MAX + 1)).is_err());
 
+    // A number of so many digits is one still, and lies beyond the column's; text may be of any length.
+    let digits = |count: usize| json!({"id": {"_lt": "1".repeat(count)}});
+    assert_eq!(parse(&digits(1_000)), parse(&json!({"id": {"_is_null": false}})));
+    assert_eq!(parse(&digits(1_001)).unwrap_err().to_string(), "where.id._lt: is too long for a bigint");
+    assert!(parse(&json!({"status": {"_lt": "1".repeat(1_001)}})).is_ok());
+
     let megabyte = "x".repeat(1 << 20);
     for filter in [
         json!({megabyte.clone(): {"_eq": 1}}),
@@ -318,6 +341,16 @@ fn filters_are_bounded() {
     ] {
         let said = parse(&filter).unwrap_err().to_string();
         assert!(said.len() < 700, "{} bytes: {said}", said.len());
+    }
+}
+
+/// Of a float's digits fifteen are sure to be those that were written.
+#[test]
+fn a_number_of_json_is_taken_while_it_is_exact() {
+    for (number, is_taken) in [("0.123456789012345", true), ("0.1234567890123456", false), ("123456789012345e-6", true)]
+    {
+        let number: Json = serde_json::from_str(number).unwrap();
+        assert_eq!(parse(&json!({"total": {"_gt": number}})).is_ok(), is_taken, "{number}");
     }
 }
 
@@ -334,7 +367,9 @@ fn predicates_simplify() {
         (json!({"total": {"_gt": "100.005"}}), json!({"total": {"_gt": 100}})),
         (json!({"total": {"_gte": "100.005"}}), json!({"total": {"_gt": 100}})),
         (json!({"total": {"_neq": "100.005"}}), json!({"total": {"_is_null": false}})),
+        (json!({"total": {"_nin": ["100.005"]}}), json!({"total": {"_is_null": false}})),
         (json!({"status": {"_like": "open"}}), json!({"status": {"_eq": "open"}})),
+        (json!({"status": {"_like": ""}}), json!({"status": {"_eq": ""}})),
         (json!({"status": {"_like": "%%"}}), json!({"status": {"_is_null": false}})),
         (json!({"id": {"_eq": 7, "_in": [7, 8]}}), json!({"id": {"_eq": 7}})),
         (json!({"id": {"_eq": 7, "_neq": 8}}), json!({"id": {"_eq": 7}})),
@@ -444,9 +479,25 @@ fn equalities_are_looked_up() {
         (json!({"status": {"_in": ["a", "b"]}, "id": {"_in": list(33)}}), Some((vec![1], 2, vec![0]))),
         (json!({"status": {"_in": ["a", "b"]}, "id": {"_in": list(32)}}), Some((vec![0, 1], 64, vec![]))),
         (json!({"total": {"_eq": "1.5"}, "created_at": {"_eq": "2024-02-29"}}), Some((vec![2, 3], 1, vec![]))),
+        // A float is compared, and what is beside it looked up all the same.
+        (json!({"weight": {"_eq": 1.5}, "id": {"_eq": 7}}), Some((vec![0], 1, vec![7]))),
     ] {
         assert_eq!(terms(&filter), expected, "{filter}");
     }
+}
+
+/// Of several lists every combination is looked up, each once: a row that no view is found for is a row that its
+/// clients never hear of.
+#[test]
+fn all_combinations_are_looked_up() {
+    let filter = json!({"id": {"_in": [1, 2, 3]}, "status": {"_in": ["a", "b"]}, "total": {"_in": [1, 2, 3, 4]}});
+    let terms = parse(&filter).unwrap().index_terms().unwrap();
+    let column =
+        |at: usize| arrow::util::display::ArrayFormatter::try_new(&terms.alternatives[at], &Default::default());
+    let columns: Vec<_> = (0..3).map(|at| column(at).unwrap()).collect();
+    let found: std::collections::BTreeSet<String> =
+        (0..24).map(|row| columns.iter().map(|it| it.value(row).to_string()).collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!((terms.columns, terms.alternatives[0].len(), found.len()), (vec![0, 1, 2], 24, 24), "{found:?}");
 }
 
 /// Each type that can be looked up, by the array that it is looked up with; the others not at all.

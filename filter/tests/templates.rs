@@ -236,6 +236,9 @@ fn null_and_patterns() {
             (json!({"org": []}), &[], &[1, 2, 3, 4]),
         ],
     );
+    let null = Operand::literal(Literal::Null);
+    check(Template::is_null(null, &schema), &[(json!({}), &[1, 2, 3, 4], &[])]);
+    check(Template::is_null(text("x"), &schema), &[(json!({}), &[], &[1, 2, 3, 4])]);
     check(
         like(OWNER, claim("pattern")),
         &[
@@ -267,11 +270,68 @@ fn casts_say_what_a_claim_must_be() {
         is_in(ID, vec![cast_claim("x", DataType::Int16)]),
         &[(json!({"x": [1, "2"]}), &[1, 2], &[3, 4]), (json!({"x": [1, 40_000]}), &[1], &[])],
     );
+    let three = Operand::Literal(Literal::Text("3".to_owned()), Some(DataType::Int64));
+    check(compare(ID, Operator::Lt, three), &[(json!({}), &[1, 2], &[3, 4])]);
+    check(compare(OWNER, Operator::Eq, cast_claim("x", DataType::Utf8View)), &[(json!({"x": "ann"}), &[1], &[2, 4])]);
+}
+
+/// Of two claims with casts the second's was forgotten and the first's stood for both: `x::int >= 2.5` was true for
+/// nobody, and a claim that is no `smallint` was compared all the same.
+#[test]
+fn each_claim_is_of_its_own_cast() {
+    const ALL: &[i64] = &[1, 2, 3, 4];
+    let cast = |to: &DataType| (cast_claim("x", to.clone()), cast_claim("y", to.clone()));
+    let (small, numeric) = (cast(&DataType::Int16), cast(&DataType::Decimal128(10, 2)));
+    let tokens: &[(Json, &[i64], &[i64])] = &[
+        (json!({"x": 1, "y": "1.01"}), ALL, &[]),
+        (json!({"x": 2, "y": "1.01"}), &[], ALL),
+        (json!({"x": 2, "y": 2}), &[], ALL),
+        (json!({"x": 40_000, "y": 50_000}), &[], &[]),
+        (json!({"x": 1, "y": "1.011"}), &[], &[]),
+        (json!({"x": 1}), &[], &[]),
+    ];
+    check(compare(small.0.clone(), Operator::Lt, numeric.1.clone()), tokens);
+    check(compare(numeric.1, Operator::Gt, small.0.clone()), tokens);
+    let whole = cast(&DataType::Int64);
+    let tokens: &[(Json, &[i64], &[i64])] = &[
+        (json!({"x": 7, "y": 7}), ALL, &[]),
+        (json!({"x": 1, "y": 2}), &[], ALL),
+        (json!({"x": 1, "y": 40_000}), &[], &[]),
+    ];
+    check(compare(whole.0.clone(), Operator::Eq, small.1.clone()), tokens);
+    check(is_in(whole.0.clone(), vec![small.1]), tokens);
+    check(
+        compare(whole.0.clone(), Operator::GtEq, number("2.5")),
+        &[(json!({"x": 3}), ALL, &[]), (json!({"x": "2"}), &[], ALL), (json!({"x": 2.5}), &[], &[])],
+    );
+    check(
+        compare(whole.0, Operator::Lt, cast_claim("y", DataType::Float64)),
+        &[
+            (json!({"x": 1, "y": 1.5}), ALL, &[]),
+            (json!({"x": 1, "y": "NaN"}), ALL, &[]),
+            (json!({"x": 2, "y": 1.5}), &[], ALL),
+        ],
+    );
+    let wide = cast(&DataType::Decimal256(60, 0));
+    let digits = |last: u8| format!("{}{last}", "7".repeat(59));
+    check(
+        compare(wide.0, Operator::Lt, wide.1),
+        &[(json!({"x": digits(1), "y": digits(2)}), ALL, &[]), (json!({"x": digits(2), "y": digits(2)}), &[], ALL)],
+    );
+    check(
+        compare(cast_claim("x", DataType::Date32), Operator::Lt, text("2024-03-01")),
+        &[
+            (json!({"x": "2024-02-29"}), ALL, &[]),
+            (json!({"x": "+010000-01-01"}), &[], ALL),
+            (json!({"x": 7}), &[], &[]),
+        ],
+    );
 }
 
 #[test]
 fn claims_are_found_by_their_longest_name() {
-    let hasura = json!({"https://hasura.io/jwt/claims": {"x-hasura-user-id": "7"}, "a": {"b": {"c": 1}}, "a.b": 2});
+    let hasura = json!({"https://hasura.io/jwt/claims": {"x-hasura-user-id": "7"}, "a": {"b": {"c": 1}}, "a.b": 2,
+        "CORP\\ann": 3});
     let claims = hasura.as_object().expect("an object");
     for (path, expected) in [
         ("https://hasura.io/jwt/claims.x-hasura-user-id", Some(json!("7"))),
@@ -283,6 +343,8 @@ fn claims_are_found_by_their_longest_name() {
         ("a", Some(json!({"b": {"c": 1}}))),
         ("b", None),
         ("a.x", None),
+        // But before a dot a backslash is a letter as any other.
+        ("CORP\\ann", Some(json!(3))),
     ] {
         assert_eq!(ClaimPath::parse(path).expect("a path").find(claims).cloned(), expected, "{path}");
     }
@@ -290,6 +352,8 @@ fn claims_are_found_by_their_longest_name() {
         assert!(ClaimPath::parse(path).is_err(), "{path}");
     }
     assert_eq!(ClaimPath::parse("a\\.b").expect("a path").as_str(), "a\\.b");
+    let deep = |names: usize| ClaimPath::parse(&vec!["a"; names].join("."));
+    assert!(deep(32).is_ok() && deep(33).is_err());
 }
 
 #[test]
@@ -327,6 +391,8 @@ fn types_are_checked_before_there_is_a_token() {
             compare(Operand::Column(4), Operator::Eq, claim("tags")),
             compare(Operand::Column(9), Operator::Eq, claim("x")),
             compare(ID, Operator::Eq, cast_claim("x", DataType::Utf8)),
+            compare(OWNER, Operator::Eq, cast_claim("x", DataType::Date32)),
+            compare(cast_claim("x", DataType::Date32), Operator::Eq, cast_claim("y", DataType::Boolean)),
             compare(ID, Operator::Eq, cast("x", DataType::Int64)),
             compare(ID, Operator::Eq, cast("1.5", DataType::Int64)),
             compare(cast_claim("x", DataType::Int64), Operator::Eq, text("y")),
@@ -348,6 +414,8 @@ fn types_are_checked_before_there_is_a_token() {
             `tags` is bigint[], which can only be tested by IS NULL
             there is no column number 9
             `id` is bigint, which does not compare with text
+            `owner` is text, which does not compare with date
+            date does not compare with boolean
             "x" is no bigint, which looks like 42 or "42"
             the literal is no bigint
             "y" is no bigint, which looks like 42 or "42"

@@ -965,6 +965,17 @@ mod tests {
         assert_eq!(held.index(&[0], NullKeys::Match).ok(), Some(index), "its place is free");
     }
 
+    /// Of rows that were cleared no index knows any more: another row may have the number of one that went.
+    #[test]
+    fn an_index_forgets_what_was_cleared() {
+        let (mut held, index) = bag();
+        change(&mut held, &[(1, Some(5), 1), (2, Some(5), 1), (3, Some(6), 1)]);
+        held.clear();
+        assert_eq!(held.matches(index, &key(Some(5))), Matches::default());
+        change(&mut held, &[(7, Some(5), 1), (8, Some(9), 1)]);
+        assert_eq!((under(&held, index, Some(5)), under(&held, index, Some(6))), (vec!["1(7, 5)".to_owned()], vec![]));
+    }
+
     /// A table keyed by its primary key is the index on it, and costs nothing more.
     #[test]
     fn a_primary_key_is_its_own_index() {

@@ -173,20 +173,26 @@ const COPIES_MAX: i64 = 1 << 25;
 pub(crate) fn repeated<'a>(
     counts: impl ExactSizeIterator<Item = &'a i64> + Clone,
 ) -> Result<Option<UInt32Array>, ExprError> {
-    let rows = i64::try_from(counts.len()).unwrap_or(i64::MAX);
-    let all = counts.clone().fold(0_i64, |all, count| all.saturating_add(*count));
-    if all == rows {
+    if copies(counts.clone())? == 0 {
         return Ok(None);
     }
-    if all - rows > COPIES_MAX {
+    let each = counts.enumerate();
+    let all = each.flat_map(|(i, &count)| std::iter::repeat_n(index(i), usize::try_from(count).unwrap_or(0)));
+    Ok(Some(all.collect()))
+}
+
+/// How many copies there are of rows that count so often, beside the first of each.
+fn copies<'a>(counts: impl ExactSizeIterator<Item = &'a i64>) -> Result<i64, ExprError> {
+    let rows = i64::try_from(counts.len()).unwrap_or(i64::MAX);
+    let all = counts.fold(0_i64, |all, count| all.saturating_add(*count));
+    let copies = all - rows;
+    if copies > COPIES_MAX {
         return Err(ExprError(format!(
             "{rows} rows that can be told apart stand {all} times, and only {COPIES_MAX} copies are written out to \
              recompute an answer: use DISTINCT or GROUP BY before it, or join on a key"
         )));
     }
-    let each = counts.enumerate();
-    let copies = each.flat_map(|(i, &count)| std::iter::repeat_n(index(i), usize::try_from(count).unwrap_or(0)));
-    Ok(Some(copies.collect()))
+    Ok(copies)
 }
 
 /// Adds to a count of rows: of equal ones, of those under a key, of those in order.
@@ -281,6 +287,25 @@ mod tests {
         assert_eq!(net_of(&[("a", 1), ("a", 2)]), Some((vec![0], vec![3])));
         assert_eq!(net_of(&[("a", 1), ("a", -1)]), Some((vec![], vec![])));
         assert_eq!(net_of(&[("a", 1), ("b", 1), ("a", -1), ("c", 1), ("b", 1)]), Some((vec![1, 3], vec![2, 1])));
+    }
+
+    /// Copies are counted over all rows together, without the first of each, which is there anyway.
+    #[test]
+    fn copies_are_bounded() {
+        for (counts, expected) in [
+            (&[][..], Some(0)),
+            (&[1, 1, 1], Some(0)),
+            (&[1, 3, 2], Some(3)),
+            (&[COPIES_MAX + 1], Some(COPIES_MAX)),
+            (&[COPIES_MAX, 1, 2], Some(COPIES_MAX)),
+            (&[COPIES_MAX, 1, 3], None),
+            (&[i64::MAX, i64::MAX], None),
+        ] {
+            assert_eq!(copies(counts.iter()).ok(), expected, "{counts:?}");
+        }
+        let each = repeated([1, 3, 2].iter()).expect("a few copies").expect("copies");
+        assert_eq!(each.values(), &[0, 1, 1, 1, 2, 2]);
+        assert!(repeated([1, 1].iter()).expect("none").is_none());
     }
 
     /// What is known to hold no row twice need not be looked through; with a column fewer it is not

@@ -1159,6 +1159,39 @@ mod tests {
         );
     }
 
+    /// Who reads a large table that is emptied hears of it in steps of bounded size, also where the
+    /// truncation is the first word of its batch.
+    #[test]
+    fn a_large_table_is_emptied_in_steps() {
+        let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let mut program = Program::new(flow(|kit| {
+            let input = kit.all(kit.o);
+            let call = AggregateCall { kind: AggregateKind::Count, arguments: vec![], filter: None };
+            let out = schema(&[("n", INT)]);
+            let counted = kit.dataflow.group_by("n".to_owned(), &input, vec![], vec![call], out, "");
+            let seen = Arc::clone(&seen);
+            let look = RowFn::new(&[0], move |row| {
+                seen.lock().expect("one thread").extend(row[0]);
+                Ok(Some(1))
+            });
+            let input = kit.all(counted);
+            let node = kit.dataflow.filter("looked at".to_owned(), &input, Box::new(look.boolean()), "", &[0]);
+            serve(kit, "counts", node, ProjectionKey::WholeRow);
+        }))
+        .expect("a program");
+        let table = program.table_id("o").expect("orders");
+        let rows = STEP_ROWS_MAX * 2 + 5;
+        program.apply(&[(table, orders(Op::Insert, rows, 1))]).expect("steps");
+        assert_eq!(published(&mut program)["counts"], format!("+({rows})"));
+        seen.lock().expect("one thread").clear();
+        let emptied = transaction(&program, "!o(0) +o(1, 2, 2) +o(2, 2, 2)");
+        program.apply(&[emptied]).expect("steps");
+        let seen: std::collections::BTreeSet<i64> = seen.lock().expect("one thread").iter().copied().collect();
+        let most = seen.iter().zip(seen.iter().skip(1)).map(|(less, more)| more - less).max();
+        assert_eq!(most, i64::try_from(STEP_ROWS_MAX).ok(), "{seen:?}");
+        assert_eq!(published(&mut program)["counts"], format!("+(2) -({rows})"));
+    }
+
     /// A source tells a transaction in many batches: they share steps, and a step is never too large.
     #[test]
     fn batches_share_steps() {

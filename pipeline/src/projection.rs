@@ -493,6 +493,8 @@ mod tests {
             ["-1(1, 0)", "+1(1, 5)", "-1(2, 0)", "+1(2, 6)"]
         );
         assert_eq!(published(keyed.clone(), &[crossed]), ["-1(1, 0)", "+1(1, 5)", "-1(2, 0)", "+1(2, 6)"]);
+        let turned = delta(&[(1, 5, 1), (1, 0, -1)]).net();
+        assert_eq!(published(keyed.clone(), &[turned]), ["-1(1, 0)", "+1(1, 5)"], "the old one stands first");
         let came_and_went = [delta(&[(1, 0, 1), (2, 0, 1), (2, 0, -1)])];
         assert_eq!(published(keyed, &came_and_went), ["+1(1, 0)"]);
         assert_eq!(published(ProjectionKey::WholeRow, &came_and_went), ["+1(1, 0)"]);

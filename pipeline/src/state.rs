@@ -617,6 +617,8 @@ mod tests {
         assert_eq!(store.ids().collect::<Vec<_>>(), [a, b]);
         assert_eq!((store.add(b"c", -1), store.add(b"d", 2), store.add(b"e", 0)), (0, 2, 0));
         assert_eq!(store.len(), 2);
+        assert_eq!((store.add(b"d", 1), store.add(b"d", -3)), (3, 0), "it came with two");
+        assert_eq!(store.len(), 1);
     }
 
     /// Of many keys some have the place of another for the likely one: what is found is the same.

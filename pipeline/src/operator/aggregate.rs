@@ -1342,6 +1342,67 @@ mod tests {
     const OF_EACH_TYPE: &str =
         "+o(1, 1, 7) +o(2, 1, 2) +o(3, 1, _) +o(4, 2, 5); +o(5, 1, 4); ~o(1, 1, 3) -o(4); -o(1) -o(2) -o(5)";
 
+    /// A row that stands several times counts as often, whatever the type of its number.
+    #[test]
+    fn a_row_counts_as_often_as_it_stands() {
+        for (argument, sum) in [
+            (INT, INT),
+            (DataType::UInt64, DataType::UInt64),
+            (DataType::Decimal128(10, 0), DataType::Decimal128(20, 0)),
+            (DataType::Float64, DataType::Float64),
+        ] {
+            check(
+                |kit| {
+                    let as_type = |kit: &mut Kit, node, a: &DataType| {
+                        let exprs: Vec<Box<dyn crate::Expr>> =
+                            vec![Box::new(As(0, a.clone())), Box::new(crate::testing::Column(1))];
+                        let out = schema(&[("a", a.clone()), ("t", TEXT)]);
+                        kit.dataflow.project(format!("as {a}"), &kit.all(node), out, exprs, &a.to_string(), &[0])
+                    };
+                    let node = as_type(kit, kit.l, &argument);
+                    let calls = vec![call(AggregateKind::Sum, Some(0))];
+                    let out = schema(&[("t", TEXT), ("sum", sum.clone())]);
+                    let node = kit.dataflow.group_by("by t".to_owned(), &kit.all(node), vec![1], calls, out, "");
+                    let turned = kit.some(node, &[1, 0]);
+                    let exprs: Vec<Box<dyn crate::Expr>> =
+                        vec![Box::new(As(0, INT)), Box::new(crate::testing::Column(1))];
+                    let out = schema(&[("sum", INT), ("t", TEXT)]);
+                    let node = kit.dataflow.project("as text".to_owned(), &turned, out, exprs, "as text", &[0]);
+                    kit.all(node)
+                },
+                "+l(7, x) +l(7, x) +l(7, x) +l(2, x); -l(7, x) -l(7, x); +l(7, x) +l(7, x) -l(2, x)",
+                &expect![[r#"
+                    1: +(23, x)
+                    2: -(23, x) +(9, x)
+                    3: +(21, x) -(9, x)
+                "#]],
+            );
+        }
+    }
+
+    /// One aggregate that is computed anew makes the whole GROUP BY cost what its groups hold, and
+    /// says so to whoever asks.
+    #[test]
+    fn the_dearest_aggregate_decides_the_cost() {
+        let cost = |kinds: Vec<AggregateKind>| {
+            let mut kit = Kit::new();
+            let input = kit.all(kit.o);
+            let columns = [("c", INT), ("a", INT), ("b", INT)];
+            let out = schema(&columns[..=kinds.len()]);
+            let calls = kinds.into_iter().map(|kind| call(kind, Some(2))).collect();
+            let node = kit.dataflow.group_by("by c".to_owned(), &input, vec![1], calls, out, "");
+            let input = kit.all(node);
+            kit.dataflow.serve("p", &input, crate::projection::ProjectionKey::WholeRow);
+            let program = crate::Program::new(kit.dataflow).expect("a program");
+            let explained = program.explain(program.projection_id("p").expect("the projection"));
+            explained.split_whitespace().nth(2).map(str::to_owned)
+        };
+        let other = || AggregateKind::Other(Box::new(Joined));
+        assert_eq!(cost(vec![AggregateKind::Count, AggregateKind::Sum]).as_deref(), Some("delta"));
+        assert_eq!(cost(vec![]).as_deref(), Some("delta"));
+        assert_eq!(cost(vec![AggregateKind::Count, other()]).as_deref(), Some("group"));
+    }
+
     #[test]
     fn integers() {
         for narrow in [DataType::Int8, DataType::UInt16, DataType::Int32, DataType::Int64] {

@@ -579,6 +579,49 @@ mod tests {
         );
     }
 
+    /// A row comes from two inputs in one step, and as often as it came it is there.
+    #[test]
+    fn a_row_comes_twice_in_one_step() {
+        check(
+            |kit| {
+                let input = kit.all(kit.o);
+                let twice = kit.dataflow.union(&[input.clone(), input.clone()], input.schema);
+                top(kit, twice, 2, 1, Some(2))
+            },
+            "+o(1, 1, 10) +o(2, 1, 20); +o(3, 1, 5); -o(1)",
+            &expect![[r#"
+                1: +(1, 10) +(2, 20)
+                2: -(2, 20) +(3, 5)
+                3: -(1, 10) +(2, 20)
+            "#]],
+        );
+    }
+
+    /// Copies of one row, before which another may stand or not: some are within the limit either way.
+    #[test]
+    fn copies_of_which_some_are_in_doubt() {
+        check(
+            |kit| {
+                let node = kit.where_quotient();
+                let input = kit.some(node, &[1]);
+                let node = kit.dataflow.top("top".to_owned(), &input, vec![(0, SortOptions::default())], 0, Some(3));
+                kit.all(node)
+            },
+            "+o(1, 5, 1) +o(2, 5, 1) +o(3, 5, 1); +o(4, 1, 0); +o(5, 2, 0); -o(4) -o(5)",
+            &expect![[r#"
+                1: +3(5)
+                2: -(5)
+                   ? in doubt: c = 1 [division by zero (id = 4)]
+                   ? in doubt: c = 5 [whether it is within the limit is not known, because a row that may be before it failed]
+                3: -(5)
+                   ? in doubt: c = 1 [division by zero (id = 4)]
+                   ? in doubt: c = 2 [division by zero (id = 5)]
+                   ? 2x in doubt: c = 5 [whether it is within the limit is not known, because a row that may be before it failed]
+                4: +2(5)
+            "#]],
+        );
+    }
+
     /// A row in doubt may push the last one out, or not; one whose order failed may stand anywhere.
     #[test]
     fn rows_in_doubt() {
