@@ -24,7 +24,9 @@ const FILE_BYTES_MAX: u64 = 256 * 1024;
 pub enum KeySource {
     /// A secret that the issuer has too, for HS256.
     Secret(String),
-    /// A file: public keys as PEM, a JWK or JWKS, or a secret. It is read again every few seconds.
+    /// A file with that, read again every few seconds.
+    SecretFile(PathBuf),
+    /// A file: public keys as PEM, or a JWK or JWKS. It is read again every few seconds.
     File(PathBuf),
     /// An address that answers with a JWKS.
     Address {
@@ -41,6 +43,7 @@ impl fmt::Debug for KeySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             KeySource::Secret(_) => f.write_str("Secret(…)"),
+            KeySource::SecretFile(path) => f.debug_tuple("SecretFile").field(path).finish(),
             KeySource::File(path) => f.debug_tuple("File").field(path).finish(),
             KeySource::Address { url, .. } => f.debug_tuple("Address").field(url).finish(),
         }
@@ -114,9 +117,12 @@ pub struct Keeper {
 
 enum Origin {
     Secret,
-    File { path: PathBuf, content: Vec<u8> },
+    File { path: PathBuf, content: Vec<u8>, parse: Parse },
     Address(Box<Address>),
 }
+
+/// What the bytes of a file are.
+type Parse = fn(&[u8]) -> Result<KeySet, KeyError>;
 
 /// Keys, and how long they are fresh. `None` when they are the ones that are known.
 type Had = (Option<KeySet>, Option<Duration>);
@@ -128,11 +134,8 @@ impl Keeper {
             KeySource::Secret(secret) => {
                 (Origin::Secret, Some(KeySet::from_secret(secret.as_bytes()).map_err(KeyFault::BadSecret)?))
             }
-            KeySource::File(path) => {
-                let content = read(&path)?;
-                let keys = parse(&path, &content)?;
-                (Origin::File { path, content }, Some(keys))
-            }
+            KeySource::File(path) => Keeper::of_file(path, KeySet::from_file)?,
+            KeySource::SecretFile(path) => Keeper::of_file(path, KeySet::from_secret_file)?,
             KeySource::Address { url, authorities } => {
                 let address = Address::parse(&url, authorities.as_deref()).map_err(KeyFault::BadAddress)?;
                 if address.is_exposed() {
@@ -150,6 +153,12 @@ impl Keeper {
         }
         let (asked, receiver) = (Arc::new(Notify::new()), known.subscribe());
         Ok((Keeper { origin, schedule, known, asked: Arc::clone(&asked) }, receiver, asked))
+    }
+
+    fn of_file(path: PathBuf, parse: Parse) -> Result<(Origin, Option<KeySet>), KeyFault> {
+        let content = read(&path)?;
+        let keys = parsed(&path, &content, parse)?;
+        Ok((Origin::File { path, content, parse }, Some(keys)))
     }
 
     /// With another pace, and another time limit for a request.
@@ -177,7 +186,7 @@ impl Keeper {
     async fn attempt(&mut self) {
         let had = match &mut self.origin {
             Origin::Secret => return,
-            Origin::File { path, content } => reread(path, content).await,
+            Origin::File { path, content, parse } => reread(path, content, *parse).await,
             Origin::Address(address) => fetch(address).await,
         };
         let now = Instant::now();
@@ -240,13 +249,13 @@ fn read(path: &Path) -> Result<Vec<u8>, KeyFault> {
     Ok(content)
 }
 
-fn parse(path: &Path, content: &[u8]) -> Result<KeySet, KeyFault> {
-    KeySet::from_file(content).map_err(|cause| KeyFault::BadFile { path: path.to_owned(), cause })
+fn parsed(path: &Path, content: &[u8], parse: Parse) -> Result<KeySet, KeyFault> {
+    parse(content).map_err(|cause| KeyFault::BadFile { path: path.to_owned(), cause })
 }
 
 /// The whole file, each time: it is small, and times of change are too coarse, and do not follow the
 /// links by which containers are given files.
-async fn reread(path: &Path, content: &mut Vec<u8>) -> Result<Had, KeyFault> {
+async fn reread(path: &Path, content: &mut Vec<u8>, parse: Parse) -> Result<Had, KeyFault> {
     let path = path.to_owned();
     let read = tokio::task::spawn_blocking(move || (read(&path), path)).await;
     let (new, path) = read.expect("reading a file does not panic");
@@ -254,7 +263,7 @@ async fn reread(path: &Path, content: &mut Vec<u8>) -> Result<Had, KeyFault> {
     if new == *content {
         return Ok((None, None));
     }
-    let keys = parse(&path, &new)?;
+    let keys = parsed(&path, &new, parse)?;
     *content = new;
     tracing::info!(path = %path.display(), keys = keys.len(), "the file of keys has changed");
     Ok((Some(keys), None))
@@ -535,6 +544,8 @@ mod tests {
             KeySource::Secret("short".to_owned()),
             KeySource::File(folder.path().join("none")),
             KeySource::File(file("empty", b"")),
+            KeySource::SecretFile(file("none either", b"")),
+            KeySource::SecretFile(file("key.pem", b"-----BEGIN PUBLIC KEY-----")),
             KeySource::File(file("huge", &vec![b'x'; 256 * 1024 + 1])),
             at("keys.json"),
             at("ftp://shop.example/keys"),
@@ -558,7 +569,11 @@ mod tests {
             File("FOLDER/none")
                 can't read the keys in FOLDER/none: No such file or directory (os error 2)
             File("FOLDER/empty")
-                the keys in FOLDER/empty can't be used: the secret has 0 bytes; HS256 needs at least 32
+                the keys in FOLDER/empty can't be used: the file is neither PEM nor a JWK or JWKS; of a key in another form, make PEM (openssl pkey -pubin -inform DER), and name a file with a secret by secret_file
+            SecretFile("FOLDER/none either")
+                the keys in FOLDER/none either can't be used: the secret has 0 bytes; HS256 needs at least 32
+            SecretFile("FOLDER/key.pem")
+                the keys in FOLDER/key.pem can't be used: this is a key or a document, and no secret: whoever has it could sign tokens; a key goes into key_file
             File("FOLDER/huge")
                 can't read the keys in FOLDER/huge: it has more than 262144 bytes
             Address("keys.json")
@@ -572,7 +587,7 @@ mod tests {
             Address("https://shop.example/keys")
                 keys can't be asked for at the address that is configured: can't read certificates from FOLDER/authorities
         "#]].assert_eq(&told);
-        assert!(Verifier::open(KeySource::File(file("most", &vec![b'x'; 256 * 1024])), Rules::default()).is_ok());
+        assert!(Verifier::open(KeySource::SecretFile(file("most", &vec![b'x'; 256 * 1024])), Rules::default()).is_ok());
     }
 
     /// With a secret there is nothing to wait for.

@@ -78,6 +78,15 @@ pub enum KeyError {
     /// A secret that can be guessed.
     #[error("the secret has {0} bytes; HS256 needs at least {SECRET_BYTES_MIN}")]
     SecretTooShort(usize),
+    /// A secret that others have.
+    #[error("this is a key or a document, and no secret: whoever has it could sign tokens; a key goes into key_file")]
+    NoSecret,
+    /// A file of keys with something else in it.
+    #[error(
+        "the file is neither PEM nor a JWK or JWKS; of a key in another form, make PEM (openssl pkey -pubin -inform DER), \
+         and name a file with a secret by secret_file"
+    )]
+    NoKey,
     /// A PEM file that is cut off or damaged.
     #[error("the PEM text can't be read")]
     BadPem,
@@ -106,6 +115,30 @@ pub enum KeyError {
         /// Why the first can't be.
         first: Option<&'static str>,
     },
+}
+
+/// Whether this is a key that others have, or something else that nobody would take for a secret: with it as the
+/// secret of HS256, whoever has it could sign.
+fn is_public(secret: &[u8]) -> bool {
+    let text = std::str::from_utf8(secret).unwrap_or_default().trim_start();
+    let begins = ["{", "<", "-----", "---- BEGIN", "ssh-", "ecdsa-sha2-"];
+    if begins.iter().any(|begin| text.starts_with(begin)) || text.contains("BEGIN ") {
+        return true;
+    }
+    let packed: String = text.split_whitespace().collect();
+    let decoded = STANDARD.decode(&packed).or_else(|_| URL_SAFE_NO_PAD.decode(&packed)).unwrap_or_default();
+    is_der(secret) || is_der(&decoded)
+}
+
+/// Whether this is one DER sequence, as all public keys and certificates are (X.690, 8.1).
+fn is_der(bytes: &[u8]) -> bool {
+    let length = match bytes {
+        [0x30, length @ 0..=0x7F, ..] => 2 + usize::from(*length),
+        [0x30, 0x81, length, ..] => 3 + usize::from(*length),
+        [0x30, 0x82, high, low, ..] => 4 + usize::from(u16::from_be_bytes([*high, *low])),
+        _ => return false,
+    };
+    length == bytes.len()
 }
 
 fn why(first: Option<&'static str>) -> String {
@@ -154,6 +187,9 @@ impl Key {
     }
 
     fn from_secret(secret: &[u8]) -> Result<Key, KeyError> {
+        if is_public(secret) {
+            return Err(KeyError::NoSecret);
+        }
         if secret.len() < SECRET_BYTES_MIN {
             return Err(KeyError::SecretTooShort(secret.len()));
         }
@@ -261,24 +297,33 @@ impl KeySet {
     /// A single secret.
     ///
     /// # Errors
-    /// [`KeyError::SecretTooShort`]
+    /// [`KeyError::SecretTooShort`], [`KeyError::NoSecret`]
     pub fn from_secret(secret: &[u8]) -> Result<KeySet, KeyError> {
         Ok(KeySet { keys: vec![Key::from_secret(secret)?], skipped: Vec::new() })
     }
 
-    /// What a file holds: PEM, a JWK or JWKS, or else a secret, byte by byte; of a secret that is text
-    /// the line's end is not part.
+    /// What a file of keys holds: PEM, or a JWK or JWKS. What it is is never guessed: a public key in another
+    /// form would be a secret that everybody has.
     ///
     /// # Errors
     /// When it holds no key that can be used.
     pub fn from_file(content: &[u8]) -> Result<KeySet, KeyError> {
-        let Ok(text) = std::str::from_utf8(content) else { return KeySet::from_secret(content) };
+        let text = std::str::from_utf8(content).map_err(|_| KeyError::NoKey)?;
         if text.contains("-----BEGIN ") {
             return KeySet::from_pem(text);
         }
         if text.trim_start().starts_with('{') {
             return KeySet::from_json(content, KeptIn::File);
         }
+        Err(KeyError::NoKey)
+    }
+
+    /// What a file of a secret holds, byte by byte; of one that is text the line's end is not part.
+    ///
+    /// # Errors
+    /// [`KeyError::SecretTooShort`], [`KeyError::NoSecret`]
+    pub fn from_secret_file(content: &[u8]) -> Result<KeySet, KeyError> {
+        let Ok(text) = std::str::from_utf8(content) else { return KeySet::from_secret(content) };
         let line = text.strip_suffix('\n').unwrap_or(text);
         KeySet::from_secret(line.strip_suffix('\r').unwrap_or(line).as_bytes())
     }
@@ -403,22 +448,20 @@ MCowBQYDK2VwAyEArICrE1PMYAxGD871/HjqQsvNLpG6VnfIYYD95tn5IHY=
 
     /// Where RFC 7518 has no leading zeros, some write them; where it has the full size, they matter.
     #[test]
-    fn files_are_pem_or_json_or_a_secret() {
+    fn files_are_pem_or_json() {
         let secret = "0123456789abcdef0123456789abcdef";
         let rsa = Signer::rsa();
         let mut rsa_jwk = rsa.jwk("r1");
         let modulus = URL_SAFE_NO_PAD.decode(rsa_jwk["n"].as_str().expect("a text")).expect("base64url");
         rsa_jwk["n"] = URL_SAFE_NO_PAD.encode([&[0][..], &modulus].concat()).into();
         let set = json!({ "keys": [rsa_jwk, Signer::ec().jwk("e1"), { "kty": "OKP", "crv": "X25519", "x": "AA" }] });
-        let files: [(&str, String); 9] = [
+        let files: [(&str, String); 7] = [
             ("P-256", P256_PEM.to_owned()),
             ("Ed25519, and words before it", format!("the key of shop.example\n{ED25519_PEM}")),
             ("two", format!("{P256_PEM}{ED25519_PEM}")),
             ("Windows", P256_PEM.replace('\n', "\r\n")),
             ("a JWK", Signer::ed().jwk("x").to_string()),
             ("a JWKS", format!("\n  {set}")),
-            ("a secret", secret.to_owned()),
-            ("a secret on a line", format!("{secret}\n")),
             ("a secret as JWK", json!({ "kty": "oct", "k": URL_SAFE_NO_PAD.encode(secret), "kid": "s" }).to_string()),
         ];
         let told: String = files.iter().map(|(what, file)| format!("{what}: {}\n", told(file.as_bytes()))).collect();
@@ -429,8 +472,6 @@ MCowBQYDK2VwAyEArICrE1PMYAxGD871/HjqQsvNLpG6VnfIYYD95tn5IHY=
             Windows: ES256 None
             a JWK: EdDSA Some("x")
             a JWKS: RS256 Some("r1"); ES256 Some("e1"); skipped: it is neither RSA, nor on P-256, nor Ed25519, nor a secret (`kty`, `crv`)
-            a secret: HS256 None
-            a secret on a line: HS256 None
             a secret as JWK: HS256 Some("s")
         "#]]
         .assert_eq(&told);
@@ -450,7 +491,6 @@ MCowBQYDK2VwAyEArICrE1PMYAxGD871/HjqQsvNLpG6VnfIYYD95tn5IHY=
         let files: Vec<String> = vec![
             String::new(),
             "short".to_owned(),
-            "0123456789abcdef0123456789abcde\n".to_owned(),
             "-----BEGIN PUBLIC KEY-----\nMFkw".to_owned(),
             "-----BEGIN PUBLIC KEY".to_owned(),
             P256_PEM.replace("MFkw", "M*kw"),
@@ -480,9 +520,8 @@ MCowBQYDK2VwAyEArICrE1PMYAxGD871/HjqQsvNLpG6VnfIYYD95tn5IHY=
         ];
         let told: String = files.iter().map(|file| format!("{}\n", told(file.as_bytes()))).collect();
         expect![[r#"
-            error: the secret has 0 bytes; HS256 needs at least 32
-            error: the secret has 5 bytes; HS256 needs at least 32
-            error: the secret has 31 bytes; HS256 needs at least 32
+            error: the file is neither PEM nor a JWK or JWKS; of a key in another form, make PEM (openssl pkey -pubin -inform DER), and name a file with a secret by secret_file
+            error: the file is neither PEM nor a JWK or JWKS; of a key in another form, make PEM (openssl pkey -pubin -inform DER), and name a file with a secret by secret_file
             error: the PEM text can't be read
             error: the PEM text can't be read
             error: the PEM text can't be read
@@ -521,11 +560,59 @@ MCowBQYDK2VwAyEArICrE1PMYAxGD871/HjqQsvNLpG6VnfIYYD95tn5IHY=
     #[test]
     fn a_secret_of_bytes_keeps_all_of_them() {
         let secret: Vec<u8> = (0..31).map(|i| 0xF0 + i % 8).chain([b'\n']).collect();
-        assert_eq!(told(&secret), "HS256 None");
         let token = [b"message".as_slice(), &secret];
-        let set = KeySet::from_file(&secret).expect("a secret");
+        let set = KeySet::from_secret_file(&secret).expect("a secret");
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, token[1]), token[0]);
         assert!(set.keys[0].has_signed(token[0], tag.as_ref()) && !set.keys[0].has_signed(b"other", tag.as_ref()));
+    }
+
+    #[test]
+    fn a_secret_on_a_line_is_without_its_end() {
+        let secret = "0123456789abcdef0123456789abcdef";
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), b"message");
+        for file in [secret.to_owned(), format!("{secret}\n"), format!("{secret}\r\n")] {
+            let set = KeySet::from_secret_file(file.as_bytes()).expect("a secret");
+            assert!(set.keys[0].has_signed(b"message", tag.as_ref()), "{file:?}");
+        }
+        let short = KeySet::from_secret_file(b"0123456789abcdef0123456789abcde\n").expect_err("31 bytes");
+        assert_eq!(short, KeyError::SecretTooShort(31));
+    }
+
+    /// An RSA key that was saved as DER, without the lines around it or for SSH was taken for the secret of
+    /// HS256: whoever had the public key could sign any token.
+    #[test]
+    fn a_key_is_never_a_secret() {
+        let der = |pem: &str| -> Vec<u8> {
+            let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+            STANDARD.decode(body).expect("base64")
+        };
+        let body = |pem: &str| pem.lines().filter(|line| !line.starts_with("-----")).collect::<Vec<_>>().join("\n");
+        let long = [&[0x30, 0x82, 0x01, 0x22][..], &[7; 0x122]].concat();
+        let keys: Vec<Vec<u8>> = vec![
+            P256_PEM.into(),
+            P256_PEM.replace("-----", "----").into(),
+            der(P256_PEM),
+            der(ED25519_PEM),
+            body(P256_PEM).into(),
+            body(P256_PEM).replace('\n', "").into(),
+            format!("{}\n", body(ED25519_PEM)).into(),
+            URL_SAFE_NO_PAD.encode(der(P256_PEM)).into(),
+            long.clone(),
+            STANDARD.encode(&long).into(),
+            b"ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQC7 me@shop.example\n".to_vec(),
+            b"---- BEGIN SSH2 PUBLIC KEY ----\nAAAAB3NzaC1yc2EAAAADAQABAAABgQC7\n".to_vec(),
+            Signer::rsa().jwk("r").to_string().into(),
+            b"<!doctype html><title>404 Not Found</title>".to_vec(),
+        ];
+        for key in keys {
+            let shown = String::from_utf8_lossy(&key).into_owned();
+            assert_eq!(KeySet::from_secret_file(&key).expect_err(&shown), KeyError::NoSecret, "{shown}");
+            let is_file = shown.starts_with("-----") || shown.starts_with('{');
+            assert!(is_file || KeySet::from_file(&key).expect_err(&shown) == KeyError::NoKey, "{shown}");
+        }
+        for secret in ["MIIB is how it begins, and no more of a key", "0 is what DER begins with, and this is long"] {
+            assert!(KeySet::from_secret(secret.as_bytes()).is_ok(), "{secret}");
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub fn open(config: &AuthConfig) -> Result<Option<(Verifier, Keeper)>, KeyFault>
 fn source(keys: &KeysConfig) -> KeySource {
     match keys {
         KeysConfig::Secret(secret) => KeySource::Secret(secret.expose().to_owned()),
+        KeysConfig::SecretFile(path) => KeySource::SecretFile(path.clone()),
         KeysConfig::File(path) => KeySource::File(path.clone()),
         KeysConfig::Address { url, authorities } => {
             KeySource::Address { url: url.clone(), authorities: authorities.clone() }

@@ -108,7 +108,9 @@ pub struct AuthConfig {
 pub enum KeysConfig {
     /// `secret`: for HS256.
     Secret(Secret),
-    /// `key_file`: public keys as PEM, a JWK or JWKS, or a secret.
+    /// `secret_file`: a file with that.
+    SecretFile(PathBuf),
+    /// `key_file`: public keys as PEM, or a JWK or JWKS.
     File(PathBuf),
     /// `jwks_url`
     Address {
@@ -155,6 +157,7 @@ impl fmt::Debug for Secret {
 #[serde(deny_unknown_fields, default)]
 struct RawAuth {
     secret: Option<Spanned<String>>,
+    secret_file: Option<Spanned<String>>,
     key_file: Option<Spanned<String>>,
     jwks_url: Option<Spanned<String>>,
     jwks_ca_file: Option<Spanned<String>>,
@@ -177,6 +180,7 @@ impl Default for RawAuth {
     fn default() -> RawAuth {
         RawAuth {
             secret: None,
+            secret_file: None,
             key_file: None,
             jwks_url: None,
             jwks_ca_file: None,
@@ -353,10 +357,10 @@ impl Reading<'_> {
         if let Some(cookie) = raw.cookie.as_ref().filter(|cookie| !is_name(cookie.as_ref())) {
             self.mistake(cookie.span(), "that is no name of a cookie", "write cookie = \"__Host-session\"");
         }
-        let no_keys = raw.secret.is_none() && raw.key_file.is_none() && raw.jwks_url.is_none();
+        let no_keys = [&raw.secret, &raw.secret_file, &raw.key_file, &raw.jwks_url].iter().all(|place| place.is_none());
         if no_keys && raw.admin_token.is_none() {
             let mistake = Diagnostic::of_project("[auth] in deltafront.toml has no keys to check tokens with");
-            self.wrong.push(mistake.help("give one of secret, key_file and jwks_url"));
+            self.wrong.push(mistake.help("give one of secret, secret_file, key_file and jwks_url"));
         }
         let admin_token = raw.admin_token.and_then(|text| self.secret("admin_token", text));
         if admin_token.as_ref().is_some_and(|token| token.0.chars().count() < ADMIN_TOKEN_CHARS_MIN) {
@@ -364,7 +368,7 @@ impl Reading<'_> {
             self.wrong.push(Diagnostic::of_project(message).help("make one by: openssl rand -hex 32"));
         }
         AuthConfig {
-            keys: self.keys(raw.secret, raw.key_file, raw.jwks_url, raw.jwks_ca_file),
+            keys: self.keys(raw.secret, [raw.secret_file, raw.key_file, raw.jwks_url], raw.jwks_ca_file),
             algorithms: raw.algorithms.map(Spanned::into_inner).unwrap_or_default(),
             issuers: self.texts(raw.issuer),
             audiences: self.texts(raw.audience),
@@ -381,14 +385,17 @@ impl Reading<'_> {
     fn keys(
         &mut self,
         secret: Option<Spanned<String>>,
-        file: Option<Spanned<String>>,
-        url: Option<Spanned<String>>,
+        [secret_file, file, url]: [Option<Spanned<String>>; 3],
         authorities: Option<Spanned<String>>,
     ) -> Option<KeysConfig> {
         // The line of a secret is not shown, so it is always another setting that is too many.
-        let too_many = url.as_ref().filter(|_| secret.is_some() || file.is_some());
-        if let Some(other) = too_many.or(file.as_ref().filter(|_| secret.is_some())) {
-            self.mistake(other.span(), "keys are in one place", "give one of secret, key_file and jwks_url");
+        let others: Vec<_> = [&secret_file, &file, &url].into_iter().flatten().collect();
+        if let Some(other) = others.last().filter(|_| others.len() + usize::from(secret.is_some()) > 1) {
+            self.mistake(
+                other.span(),
+                "keys are in one place",
+                "give one of secret, secret_file, key_file and jwks_url",
+            );
         }
         if let Some(authorities) = authorities.as_ref().filter(|_| url.is_none()) {
             self.mistake(
@@ -399,6 +406,8 @@ impl Reading<'_> {
         }
         let authorities = authorities.and_then(|path| self.text(path)).map(|path| self.folder.join(path));
         let secret = secret.and_then(|text| self.secret("secret", text)).map(KeysConfig::Secret);
+        let secret_file = secret_file.and_then(|path| self.text(path)).map(|path| self.folder.join(path));
+        let secret = secret.or(secret_file.map(KeysConfig::SecretFile));
         let file = file.and_then(|path| self.text(path)).map(|path| KeysConfig::File(self.folder.join(path)));
         let url = url.and_then(|url| self.text(url));
         secret.or(file).or(url.map(|url| KeysConfig::Address { url, authorities }))
@@ -635,6 +644,8 @@ mod tests {
         let secret = Secret("a secret of at least thirty-two bytes".to_owned());
         assert_eq!(keys("secret = '${JWT_SECRET}'"), Some(KeysConfig::Secret(secret)));
         assert_eq!(keys("key_file = 'keys/public.pem'"), Some(KeysConfig::File("/project/keys/public.pem".into())));
+        let path = "/project/keys/secret".into();
+        assert_eq!(keys("secret_file = 'keys/secret'"), Some(KeysConfig::SecretFile(path)));
         assert_eq!(keys("key_file = '/run/secrets/key'"), Some(KeysConfig::File("/run/secrets/key".into())));
         let url = "https://id.example/keys".to_owned();
         assert_eq!(keys(&format!("jwks_url = '{url}'")), Some(KeysConfig::Address { url, authorities: None }));
@@ -653,6 +664,7 @@ mod tests {
                 "[auth]",
                 "[auth]\nsecret = '${NONE}'",
                 "[auth]\nsecret = 'hush'\nkey_file = 'a'",
+                "[auth]\nsecret_file = 'b'\nkey_file = 'a'",
                 "[auth]\nkey_file = 'a'\njwks_url = '${NONE}'",
                 "[auth]\nsecret = 'hush'\njwks_ca_file = 'a'",
                 "[auth]\nsecret = 'hush'\nalgorithms = []",

@@ -418,7 +418,7 @@ fn the_folder_and_its_settings() {
         &[("deltafront.toml", "[auth]\nrole_claim = \"app..role\"\n"), ("a.sql", TABLES)],
         &expect![[r#"
             error: [auth] in deltafront.toml has no keys to check tokens with
-              = help: give one of secret, key_file and jwks_url
+              = help: give one of secret, secret_file, key_file and jwks_url
 
             error: a claim is named such as `sub` or `app_metadata.org`
              --> deltafront.toml:2:14
