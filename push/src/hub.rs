@@ -24,7 +24,7 @@ use hashbrown::HashMap;
 use pipeline::{DiffPart, Epoch, Position};
 
 use crate::index::{self, Index, Indexes, Lookup, Terms};
-use crate::record::Record;
+use crate::record::{Record, pairs_between};
 use crate::route::Router;
 use crate::rows::{RowForm, Rows};
 use crate::view::{Due, Missing, View, ViewSpec};
@@ -457,6 +457,25 @@ impl Hub {
         let index = empty.brought_to(&rows(), &info.form, usize::MAX)?;
         // What changed meanwhile, for the most part.
         index.brought_to(&rows(), &info.form, usize::MAX)
+    }
+
+    /// What of a view's window is different from what it was at `from`, and the epoch that this leads to;
+    /// `None` when that is not to be had any more.
+    ///
+    /// # Errors
+    /// For mistakes of ours only.
+    pub(crate) fn window_changes(&self, view: &View, from: Epoch) -> Result<Option<(Record, Epoch)>, ArrowError> {
+        let Some(mut window) = view.window_now() else { return Ok(None) };
+        let (now, shown) = (self.stamp(), window.shown());
+        let epoch = window.epoch.max(from);
+        let Ok(due) = self.records_of(view, from, window.epoch) else { return Ok(None) };
+        for due in due.iter().rev() {
+            if !window.undo(&due.record, due.hits(), &view.info)? {
+                return Ok(None);
+            }
+        }
+        let changes = Record::of_pairs(&now, &pairs_between(&window.shown(), &shown), &view.info)?;
+        Ok(Some((changes, epoch)))
     }
 
     /// Has the publisher know the views that came, and forget those that went.

@@ -19,7 +19,7 @@ use crate::index::{Lookup, Place};
 use crate::json::write_row;
 use crate::record::{Pair, Record};
 use crate::rows::{HeldRow, RowRef, Rows};
-use crate::view::{Due, View};
+use crate::view::{Due, Hits, View};
 use crate::window::WindowState;
 use crate::wire::{Changes, Members};
 
@@ -82,6 +82,8 @@ pub struct Image {
     /// Rows of a window, which are few and not read from the projection.
     window: Option<WindowImage>,
     patch: Option<Patch>,
+    /// Of a window that the client has as it was then: only what differs is told.
+    since: Option<Epoch>,
     /// What the client saw before: only what differs from that is told.
     before: Option<Arc<View>>,
     active: Active,
@@ -140,6 +142,8 @@ enum WindowImage {
 pub enum Piece {
     /// Rows, separated by commas; there may be none. More is to come.
     Rows(Bytes),
+    /// All rows of a window, though the client has it as it was: that is not to be had any more.
+    Anew(Bytes),
     /// What became since of rows that were sent. More is to come.
     Changes(Members),
     /// There are no more.
@@ -169,10 +173,18 @@ impl Image {
             switched: None,
             window: None,
             patch: None,
+            since: None,
             before: None,
             active: Active::new(hub),
             rows_at_once: READ_ROWS[2],
         }
+    }
+
+    /// The image of a window, for a client that has what it was at an epoch.
+    #[must_use]
+    pub fn since(mut self, epoch: Epoch) -> Image {
+        self.since = Some(epoch);
+        self
     }
 
     /// While its client takes nothing, an image does not count as one that is being read.
@@ -433,9 +445,22 @@ impl Image {
         if matches!(self.window, Some(WindowImage::Made(_))) {
             return Ok(Piece::End);
         }
+        let since = self.since.filter(|_| self.view.has_window());
+        if let Some(since) = since
+            && let Some((changes, epoch)) = hub.window_changes(&self.view, since)?
+        {
+            self.window = Some(WindowImage::Made(epoch));
+            let mut members = Members::default();
+            if changes.changes() > 0 {
+                let due = vec![Due { record: Arc::new(changes), hits: Hits::All }];
+                let _ = Changes::new(&self.view, due).write(&mut members, usize::MAX, usize::MAX);
+            }
+            return Ok(Piece::Changes(members));
+        }
         if let Some((rows, epoch)) = self.view.window_shown() {
             self.window = Some(WindowImage::Made(epoch));
-            return self.write_window(&rows).map(Piece::Rows);
+            let rows = self.write_window(&rows)?;
+            return Ok(if since.is_some() { Piece::Anew(rows) } else { Piece::Rows(rows) });
         }
         let epoch = self.shared.stamp.epoch;
         let mut state = match self.window.take() {

@@ -349,9 +349,15 @@ impl Session {
             Some(resume) => match self.hub.at_cursor(&resume.cursor) {
                 None => Err("restart"),
                 Some(epoch) => {
-                    let loading = Loading::new(Some(Begin::Resumed), None, Some(epoch));
                     let view = self.hub.view(spec.clone());
-                    if self.hub.due(&view, epoch, self.hub.stamp().epoch).is_ok() {
+                    // What a window was is known while somebody watches it; otherwise it is worked out.
+                    let is_kept = spec.window.is_none() || view.has_window();
+                    let loading = if is_kept && self.hub.due(&view, epoch, self.hub.stamp().epoch).is_ok() {
+                        Some(Loading::new(Some(Begin::Resumed), None, Some(epoch)))
+                    } else {
+                        Loading::of_window(&self.hub, &view, epoch, Some(Begin::Resumed))
+                    };
+                    if let Some(loading) = loading {
                         self.add(asked, view, weight, State::Loading(Box::new(loading)));
                         return Ok(());
                     }
@@ -520,9 +526,9 @@ impl Session {
                 Err(FellOff) => lost.push(Arc::clone(id)),
             }
         }
-        self.moment = moment;
+        let was = std::mem::replace(&mut self.moment, moment).epoch;
         for id in lost {
-            self.lose(&id, "log");
+            self.lose_or_resume(&id, was);
         }
         match self.mode {
             Mode::Latest => self.send_diff(Arc::clone(&self.moment), due),
@@ -775,6 +781,13 @@ impl Session {
                 }
                 Ok(_) => return self.last_piece(id, from),
                 Err(FellOff) => match &mut loading.image {
+                    // Its rows are few, and may be on their way: all of them again.
+                    Some(_) if held.view.spec.window.is_some() => {
+                        let begin = loading.begin.filter(|begin| *begin != Begin::Resumed);
+                        held.state = State::Waiting(Some(begin.unwrap_or(Begin::Reset("log"))));
+                        self.load();
+                        return None;
+                    }
                     Some(image) => {
                         image.bring_up(&self.hub);
                         loading.from = None;
@@ -868,6 +881,19 @@ impl Session {
         out.finish()
     }
 
+    /// What the client has of a subscription is behind, and is of this epoch: of a window it may be told what
+    /// differs, though the window has to be made anew.
+    fn lose_or_resume(&mut self, id: &Arc<str>, epoch: Epoch) {
+        let view = self.subscriptions.get(id).map(|held| Arc::clone(&held.view));
+        let loading = view.and_then(|view| Loading::of_window(&self.hub, &view, epoch, None));
+        let Some(loading) = loading else { return self.lose(id, "log") };
+        self.say_begin(id, Begin::Resumed);
+        if let Some(held) = self.subscriptions.get_mut(id) {
+            held.state = State::Loading(Box::new(loading));
+            self.loading.push_back(Arc::clone(id));
+        }
+    }
+
     /// What the client has of a subscription is behind and stays so until its image has come anew. It
     /// is told at once, before the others move on.
     fn lose(&mut self, id: &Arc<str>, reason: &'static str) {
@@ -903,6 +929,14 @@ fn write_begin(out: &mut Vec<u8>, view: &View, begin: Begin) {
 }
 
 impl Loading {
+    /// What differs of a window from what it was; `None` of what is no window, and of one that has none to
+    /// show.
+    fn of_window(hub: &Hub, view: &Arc<View>, epoch: Epoch, begin: Option<Begin>) -> Option<Loading> {
+        view.spec.window.as_ref()?;
+        let image = Image::of(hub, view)?.since(epoch);
+        Some(Loading::new(begin, Some(image), None))
+    }
+
     fn new(begin: Option<Begin>, image: Option<Image>, from: Option<Epoch>) -> Loading {
         Loading { begin, image, from, changes: None, rows: Bytes::new(), members: Members::default() }
     }
@@ -920,6 +954,7 @@ impl Loading {
         } else if let (None, Some(image)) = (self.from, &mut self.image) {
             match image.next(hub)? {
                 Piece::Rows(more) => self.rows = more,
+                Piece::Anew(more) => (self.begin, self.rows) = (Some(Begin::Reset("log")), more),
                 Piece::Changes(more) => self.members = more,
                 Piece::End => {}
             }
@@ -1488,6 +1523,53 @@ mod tests {
         drop(third);
         assert_eq!(ask(&mut other, "x", r#""limit":10"#), "image");
         assert_eq!(hub.window_rows(), 6010, "of those that are gone nothing counts");
+    }
+
+    /// A client with a window that broke off and came back was told that it had resumed, and at the next
+    /// change that it was too far behind: nobody had kept its window. And one whose window lost more rows at
+    /// once than are held behind it began anew. Both are told what differs.
+    #[test]
+    fn a_window_is_told_by_what_differs() {
+        let hub = ample_hub();
+        let rows: Vec<String> = (10..200).map(|id| format!("+keyed({id},n{id})")).collect();
+        publish(&hub, 1, &rows.join(" "));
+        let ask = r#"{"op":"subscribe","id":"w","projection":"keyed","limit":3"#;
+        let come_back = |told: &[Message]| {
+            let mut resume = serde_json::Map::new();
+            for message in told {
+                let message: serde_json::Value = serde_json::from_slice(message.json()).expect("JSON");
+                let known = ["cursor", "view"].iter().filter_map(|name| Some((*name, message.get(*name)?.clone())));
+                resume.extend(known.map(|(name, value)| (name.to_owned(), value)));
+            }
+            let mut session = Session::new(Arc::clone(&hub));
+            session.receive(&format!(r#"{ask},"resume":{}}}"#, serde_json::Value::from(resume)));
+            (messages(&mut session), session)
+        };
+        let mut session = Session::new(Arc::clone(&hub));
+        session.receive(&format!("{ask}}}"));
+        let first = messages(&mut session);
+        drop(session);
+        let (again, mut session) = come_back(&first);
+        publish(&hub, 2, "+keyed(1,new) -keyed(11,n11) -keyed(150,n150)");
+        let next = advance(&mut session);
+        drop(session);
+        publish(&hub, 3, "-keyed(10,n10) +keyed(10,ten) -keyed(12,n12) +keyed(160,other)");
+        let (later, mut session) = come_back(&[&again[..], &next].concat());
+        let many: Vec<String> = (13..90).map(|id| format!("-keyed({id},n{id})")).collect();
+        publish(&hub, 4, &many.join(" "));
+        let used_up = advance(&mut session);
+        publish(&hub, 5, "-keyed(1,new)");
+        let after = advance(&mut session);
+        expect![[r#"
+            {"op":"image","id":"w","projection":"keyed","key":["id"],"order":[],"epoch":1@1,"rows":[[10,"n10"],[11,"n11"],[12,"n12"]],"last":true}
+            {"op":"image","id":"w","projection":"keyed","key":["id"],"order":[],"resumed":true,"epoch":1@1,"rows":[],"last":true}
+            {"op":"diff","epoch":2@2,"diffs":[{"id":"w","upsert":[[1,"new"]],"delete":[[11]]}],"last":true}
+            {"op":"image","id":"w","projection":"keyed","key":["id"],"order":[],"resumed":true,"epoch":3@3,"rows":[],"upsert":[[10,"ten"],[13,"n13"]],"delete":[[12]],"last":true}
+            {"op":"image","id":"w","projection":"keyed","key":["id"],"order":[],"resumed":true,"rows":[],"last":false}
+            {"op":"image","id":"w","epoch":4@4,"rows":[],"upsert":[[90,"n90"]],"delete":[[13]],"last":true}
+            {"op":"diff","epoch":5@5,"diffs":[{"id":"w","upsert":[[91,"n91"]],"delete":[[1]]}],"last":true}
+        "#]]
+        .assert_eq(&sent([first, again, next, later, used_up, after].concat()).replace(SHAPE, ""));
     }
 
     #[test]

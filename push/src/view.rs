@@ -231,6 +231,16 @@ impl View {
         self.lock().window.as_ref().map(|window| (window.shown(), window.epoch))
     }
 
+    /// Whether there is a window.
+    pub(crate) fn has_window(&self) -> bool {
+        self.lock().window.is_some()
+    }
+
+    /// The window as it is now, for who wants to know what it was.
+    pub(crate) fn window_now(&self) -> Option<Box<WindowState>> {
+        self.lock().window.clone()
+    }
+
     /// Has the publisher keep this window from now on; gives it back when it does not have all that
     /// the publisher told meanwhile, or the publisher does not know the view.
     pub(crate) fn keep_window(&self, window: Box<WindowState>) -> Result<(), Box<WindowState>> {

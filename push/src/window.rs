@@ -29,10 +29,10 @@ pub struct Window {
 }
 
 /// The rows of a window, and some behind it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct WindowState {
     limit: i64,
-    codec: OrderCodec,
+    codec: Arc<OrderCodec>,
     /// By their place in the order: the row, and how often it stands there.
     rows: BTreeMap<Box<[u8]>, (HeldRow, i64)>,
     /// Whether these are all rows of the view.
@@ -53,7 +53,7 @@ impl WindowState {
         let options = |descending| SortOptions { descending, nulls_first: descending };
         let order: Vec<(usize, SortOptions)> =
             window.order.iter().map(|&(column, descending)| (column, options(descending))).collect();
-        let codec = OrderCodec::new(&info.schema, &order)?;
+        let codec = Arc::new(OrderCodec::new(&info.schema, &order)?);
         let limit = i64::try_from(window.limit).unwrap_or(i64::MAX);
         Ok(WindowState { limit, codec, rows: BTreeMap::new(), is_all: true, epoch })
     }
@@ -138,32 +138,57 @@ impl WindowState {
         info: &Projection,
     ) -> Result<Option<Record>, ArrowError> {
         let before = self.shown();
-        let orders = record.parts.iter().map(|part| self.places(&part.batch)).collect::<Result<Vec<_>, _>>()?;
-        let encoded = record.parts.iter().map(|part| info.form.encode(&part.batch)).collect::<Result<Vec<_>, _>>()?;
-        // All that goes first: a row that comes may lie where one was.
-        let hits: Vec<Hit> = hits.collect();
-        let held = |hit: &Hit, row: u32| {
-            let (part, row) = (hit.part as usize, row as usize);
-            let key = record.parts[part].keys.row(hit.change as usize);
-            (Self::place(orders[part].row(row).data(), key), RowRef { key, row: encoded[part].row(row), count: 1 })
-        };
-        for hit in &hits {
-            let change = record.parts[hit.part as usize].changes[hit.change as usize];
-            if let Some(row) = change.old.filter(|_| hit.was) {
-                self.take(&held(hit, row).0, if change.by == 0 { 1 } else { -change.by });
-            }
-        }
-        for hit in &hits {
-            let change = record.parts[hit.part as usize].changes[hit.change as usize];
-            if let Some(row) = change.new.filter(|_| hit.is) {
-                let (place, row) = held(hit, row);
-                self.put(place, row, if change.by == 0 { 1 } else { change.by });
-            }
-        }
+        self.move_rows(record, hits, info, false)?;
         self.epoch = stamp.epoch;
         if self.is_short() {
             return Ok(None);
         }
         Record::of_pairs(stamp, &pairs_between(&before, &self.shown()), info).map(Some)
+    }
+
+    /// Undoes what an epoch changed of the view. Answers whether all rows of the window of before are
+    /// known.
+    ///
+    /// # Errors
+    /// When the record is not of the projection.
+    pub fn undo(
+        &mut self,
+        record: &Record,
+        hits: impl Iterator<Item = Hit>,
+        info: &Projection,
+    ) -> Result<bool, ArrowError> {
+        self.move_rows(record, hits, info, true)?;
+        Ok(!self.is_short())
+    }
+
+    /// Takes out the rows that go and puts in those that come, or the other way round.
+    fn move_rows(
+        &mut self,
+        record: &Record,
+        hits: impl Iterator<Item = Hit>,
+        info: &Projection,
+        is_undone: bool,
+    ) -> Result<(), ArrowError> {
+        let orders = record.parts.iter().map(|part| self.places(&part.batch)).collect::<Result<Vec<_>, _>>()?;
+        let encoded = record.parts.iter().map(|part| info.form.encode(&part.batch)).collect::<Result<Vec<_>, _>>()?;
+        let (mut going, mut coming) = (Vec::new(), Vec::new());
+        for hit in hits {
+            let (part, number) = (hit.part as usize, hit.change as usize);
+            let change = record.parts[part].changes[number];
+            let count = if change.by == 0 { 1 } else { change.by.abs() };
+            let held = |row: u32| {
+                let (order, row) = (orders[part].row(row as usize), encoded[part].row(row as usize));
+                let key = record.parts[part].keys.row(number);
+                (Self::place(order.data(), key), RowRef { key, row, count })
+            };
+            let (old, new) = (change.old.filter(|_| hit.was).map(held), change.new.filter(|_| hit.is).map(held));
+            let (goes, comes) = if is_undone { (new, old) } else { (old, new) };
+            going.extend(goes);
+            coming.extend(comes);
+        }
+        // All that goes first: a row that comes may lie where one was.
+        going.into_iter().for_each(|(place, row)| self.take(&place, row.count));
+        coming.into_iter().for_each(|(place, row)| self.put(place, row, row.count));
+        Ok(())
     }
 }

@@ -680,7 +680,7 @@ mod tests {
             ],
             expect![[r#"
                 error: [auth] in deltafront.toml has no keys to check tokens with
-                  = help: give one of secret, key_file and jwks_url
+                  = help: give one of secret, secret_file, key_file and jwks_url
 
                 1 mistake
                 error: secret in [auth]: the environment variable NONE is not set
@@ -692,7 +692,15 @@ mod tests {
                   |
                 3 | key_file = 'a'
                   |            ^^^
-                  = help: give one of secret, key_file and jwks_url
+                  = help: give one of secret, secret_file, key_file and jwks_url
+
+                1 mistake
+                error: keys are in one place
+                 --> deltafront.toml:3:12
+                  |
+                3 | key_file = 'a'
+                  |            ^^^
+                  = help: give one of secret, secret_file, key_file and jwks_url
 
                 1 mistake
                 error: keys are in one place
@@ -700,7 +708,7 @@ mod tests {
                   |
                 3 | jwks_url = '${NONE}'
                   |            ^^^^^^^^^
-                  = help: give one of secret, key_file and jwks_url
+                  = help: give one of secret, secret_file, key_file and jwks_url
 
                 error: the environment variable NONE is not set
                  --> deltafront.toml:3:12
@@ -786,7 +794,7 @@ mod tests {
                   = help: make one by: openssl rand -hex 32
 
                 1 mistake
-                error: unknown field `key`, expected one of `secret`, `key_file`, `jwks_url`, `jwks_ca_file`, `algorithms`, `issuer`, `audience`, `clock_skew`, `expiry_required`, `lifetime_max`, `role_claim`, `cookie`, `grace`, `admin_token`
+                error: unknown field `key`, expected one of `secret`, `secret_file`, `key_file`, `jwks_url`, `jwks_ca_file`, `algorithms`, `issuer`, `audience`, `clock_skew`, `expiry_required`, `lifetime_max`, `role_claim`, `cookie`, `grace`, `admin_token`
                  --> deltafront.toml:3:1
                   |
                 3 | key = 'a'
