@@ -53,7 +53,7 @@ async fn main() -> std::io::Result<()> {
 }
 
 fn answer(mut request: Request<Incoming>, options: Arc<ServeOptions>) -> Response<Empty<Bytes>> {
-    let Ok(response) = handshake::answer(request.headers(), options.compression) else {
+    let Ok(response) = handshake::answer(request.headers(), false, options.compression) else {
         let mut refusal = Response::new(Empty::new());
         *refusal.status_mut() = StatusCode::UPGRADE_REQUIRED;
         return refusal;

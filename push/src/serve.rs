@@ -18,20 +18,22 @@ mod testing; // a server on loopback, and its clients
 mod websocket; // a session on its socket
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pipeline::projection::WithheldRow;
 use prometheus_client::registry::Registry;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
 
 use crate::hub::Hub;
 use crate::metrics::Metrics;
@@ -40,7 +42,7 @@ use crate::signal::Signals;
 pub use gate::{BadEntry, Caller, Gate};
 use identity::Subjects;
 pub use identity::{Authenticator, Identity, Strangers};
-use peers::Peers;
+use peers::{Peers, Slot};
 use stalled::Stalled;
 use stream::HttpStream;
 
@@ -50,6 +52,12 @@ const HTTP_BYTES_MAX: usize = 64 * 1024;
 /// Bytes that the kernel holds for a client beyond what is on its way: what waits longer is ours to
 /// merge. Without it, a client that does not read has megabytes of old diffs waiting for it.
 const NOTSENT_BYTES_MAX: u32 = 32 * 1024;
+
+/// What a connection of HTTP/2 begins with.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Requests and sessions at a time on one connection of HTTP/2.
+const HTTP2_STREAMS_MAX: u32 = 200;
 
 /// Time for connections to end when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -265,7 +273,7 @@ pub async fn serve(
             Err(error) => {
                 // Out of file descriptors, most likely: wait for some to come back.
                 tracing::warn!(%error, "can't accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
@@ -281,40 +289,81 @@ pub async fn serve(
         };
         configure(&socket, &shared.options);
         let shared = Arc::clone(&shared);
-        tokio::spawn(async move {
-            let _panics_end_all = EndsServerOnPanic(Arc::clone(&shared));
-            // The slot goes with the connection, also when it has become a WebSocket.
-            let slot = Arc::new(slot);
-            let service = service_fn(|request| {
-                let answer = http::answer(Arc::clone(&shared), request, Arc::clone(&slot));
-                async move { Ok::<_, Infallible>(answer.await) }
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(shared.options.handshake_timeout)
-                .max_buf_size(HTTP_BYTES_MAX)
-                .serve_connection(
-                    TokioIo::new(HttpStream::new(socket, shared.options.write_timeout, Arc::clone(&shared.stalled))),
-                    service,
-                )
-                .with_upgrades();
-            tokio::pin!(connection);
-            let ended = tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = shared.stopping.begun() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            if let Err(error) = ended {
-                tracing::debug!(%peer, %error, "connection ended");
-            }
-        });
+        tokio::spawn(serve_connection(shared, socket, peer, slot));
     }
     drop(listener);
     // Clients are told, so that they come back elsewhere or later instead of waiting for silence.
     shared.stopping.begin();
     peers.gone(STOP_TIMEOUT).await;
+}
+
+/// Serves a connection until it ends, or has become a WebSocket.
+async fn serve_connection(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr, slot: Slot) {
+    let _panics_end_all = EndsServerOnPanic(Arc::clone(&shared));
+    // Who says nothing has the time that a request's head has.
+    let Ok(Ok(is_http2)) = timeout(shared.options.handshake_timeout, speaks_http2(&socket)).await else { return };
+    // The slot goes with the connection, also when it has become a WebSocket.
+    let slot = Arc::new(slot);
+    let service = service_fn(|request| {
+        let answer = http::answer(Arc::clone(&shared), request, Arc::clone(&slot));
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let stream = HttpStream::new(socket, shared.options.write_timeout, Arc::clone(&shared.stalled));
+    // Of either kind: requests that have begun are answered before the server stops.
+    macro_rules! served {
+        ($connection:expr) => {{
+            let mut connection = pin!($connection);
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = shared.stopping.begun() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        }};
+    }
+    let ended = if is_http2 {
+        Box::pin(async { served!(http2(&shared.options).serve_connection(TokioIo::new(stream), service)) }).await
+    } else {
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(shared.options.handshake_timeout);
+        builder.max_buf_size(HTTP_BYTES_MAX);
+        served!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades())
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "connection ended");
+    }
+}
+
+/// Whether a client begins as HTTP/2 does over plain TCP (RFC 9113, section 3.4): behind a proxy that opens a
+/// stream for each WebSocket, and no connection.
+async fn speaks_http2(socket: &TcpStream) -> io::Result<bool> {
+    let mut bytes = [0; HTTP2_PREFACE.len()];
+    loop {
+        let read = socket.peek(&mut bytes).await?;
+        if read == 0 || !HTTP2_PREFACE.starts_with(&bytes[..read]) {
+            return Ok(false);
+        }
+        if read == bytes.len() {
+            return Ok(true);
+        }
+        // What was seen once is seen at once again: the rest is on its way.
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// What HTTP/2 connections are served by.
+fn http2(options: &ServeOptions) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .enable_connect_protocol()
+        .max_concurrent_streams(HTTP2_STREAMS_MAX)
+        .max_header_list_size(u32::try_from(HTTP_BYTES_MAX).unwrap_or(u32::MAX))
+        .max_send_buf_size(HTTP_BYTES_MAX)
+        .keep_alive_interval(options.heartbeat)
+        .keep_alive_timeout(options.write_timeout);
+    builder
 }
 
 /// What a connection that finds no place is told.
@@ -344,6 +393,7 @@ mod tests {
 
     use tokio::time::timeout;
 
+    use super::codec::tests::client_frame;
     use super::testing::{Client, PATIENCE, Served, get};
     use crate::testing::{ample_hub, publish};
 
@@ -357,7 +407,7 @@ mod tests {
         let two = Client::connect(&served).await;
         for _ in 0..20 {
             assert!(Client::try_connect(&served).await.is_none(), "a third one is refused");
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            sleep(Duration::from_millis(5)).await;
         }
         drop(two);
         let three = async {
@@ -365,7 +415,7 @@ mod tests {
                 if let Some(client) = Client::try_connect(&served).await {
                     return client;
                 }
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                sleep(Duration::from_millis(5)).await;
             }
         };
         let mut three = timeout(PATIENCE, three).await.expect("the slot comes back");
@@ -374,6 +424,65 @@ mod tests {
         drop(three);
         served.metric("connections_refused_total", |refused| refused >= 20).await;
         served.metric("sessions", |sessions| sessions == 1).await;
+    }
+
+    /// Two sessions on streams of one connection (RFC 8441): each has a place of its own, and the third finds
+    /// none. The host is where HTTP/2 has it, and is looked at all the same.
+    #[tokio::test]
+    async fn sessions_are_streams_of_http2() {
+        let options = ServeOptions { connections_max: 3, ..ServeOptions::default() };
+        let served = Served::start(ample_hub(), options).await;
+        publish(&served.hub, 1, "+keyed(1,ann)");
+        let socket = TcpStream::connect(served.address).await.expect("a connection");
+        let (mut client, connection) = h2::client::handshake(socket).await.expect("a handshake");
+        tokio::spawn(connection);
+        // The settings say whether streams may become sockets.
+        while !client.is_extended_connect_protocol_enabled() {
+            client = client.ready().await.expect("a connection");
+            sleep(Duration::from_millis(1)).await;
+        }
+        let mut open = |authority: &str, protocol: Option<&'static str>| {
+            let mut request = hyper::Request::new(());
+            *request.method_mut() = hyper::Method::CONNECT;
+            *request.uri_mut() = format!("http://{authority}/v1/socket").parse().expect("an address");
+            request.headers_mut().insert("sec-websocket-version", "13".parse().expect("a number"));
+            request.extensions_mut().extend(
+                protocol
+                    .map(|name| {
+                        let mut extensions = hyper::http::Extensions::new();
+                        extensions.insert(h2::ext::Protocol::from_static(name));
+                        extensions
+                    })
+                    .unwrap_or_default(),
+            );
+            client.send_request(request, false).expect("a stream")
+        };
+        let mut streams = Vec::new();
+        for _ in 0..2 {
+            let (response, mut send) = open("localhost", Some("websocket"));
+            let response = timeout(PATIENCE, response).await.expect("in time").expect("an answer");
+            assert_eq!(response.status(), 200);
+            let subscribe = br#"{"op":"subscribe","id":"a","projection":"keyed"}"#;
+            send.send_data(client_frame(0x81, subscribe, [1, 2, 3, 4]).into(), false).expect("sent");
+            streams.push((response.into_body(), send));
+        }
+        for (body, _) in &mut streams {
+            let mut told = Vec::new();
+            while !told.windows(11).any(|window| window == br#"[[1,"ann"]]"#) {
+                let data = timeout(PATIENCE, body.data()).await.expect("in time").expect("more").expect("bytes");
+                body.flow_control().release_capacity(data.len()).expect("room");
+                told.extend_from_slice(&data);
+            }
+        }
+        let status = async |opened: (h2::client::ResponseFuture, _)| {
+            timeout(PATIENCE, opened.0).await.expect("in time").expect("an answer").status().as_u16()
+        };
+        assert_eq!(status(open("localhost", Some("websocket"))).await, 503);
+        assert_eq!(status(open("evil.example", Some("websocket"))).await, 403);
+        assert_eq!(status(open("localhost", Some("h3"))).await, 405);
+        drop(streams);
+        served.metric("sessions", |sessions| sessions == 0).await;
+        assert_eq!(status(open("localhost", Some("websocket"))).await, 200);
     }
 
     /// A plain request gives its slot back when its connection ends.

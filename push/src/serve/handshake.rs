@@ -2,34 +2,47 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hyper::ext::Protocol;
 use hyper::header::{
     CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use hyper::{Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 
 use super::deflate;
 
 /// RFC 6455, section 1.3.
 const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
+/// Whether a request asks for a WebSocket on a stream of HTTP/2 (RFC 8441).
+pub fn is_extended_connect<B>(request: &Request<B>) -> bool {
+    let protocol = request.extensions().get::<Protocol>();
+    request.method() == Method::CONNECT && protocol.is_some_and(|protocol| protocol.as_str() == "websocket")
+}
+
 /// The answer to a request for a WebSocket. It has `Sec-WebSocket-Extensions` when permessage-deflate
 /// is agreed on, which is never without `compression`.
 ///
 /// # Errors
 /// With what the request lacks; for a response of status 426.
-pub fn answer(headers: &HeaderMap, compression: bool) -> Result<Response<()>, &'static str> {
-    let accept = accept(headers)?;
+pub fn answer(headers: &HeaderMap, is_extended: bool, compression: bool) -> Result<Response<()>, &'static str> {
+    // A stream is opened by a method of its own, and there is nothing to switch (RFC 8441, section 5).
+    let accept = if is_extended { None } else { Some(accept(headers)?) };
+    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        return Err("the WebSocket version must be 13");
+    }
     let offers = headers.get_all(SEC_WEBSOCKET_EXTENSIONS);
     let offers = offers.iter().filter_map(|offer| offer.to_str().ok()).filter(|_| compression);
     let mut response = Response::new(());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     if let Some(agreed) = deflate::agree(offers) {
         response.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_static(agreed));
     }
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
-    response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
+    if let Some(accept) = accept {
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+        response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
     Ok(response)
 }
 
@@ -45,9 +58,6 @@ fn accept(headers: &HeaderMap) -> Result<HeaderValue, &'static str> {
     };
     if !has(CONNECTION, "upgrade") || !has(UPGRADE, "websocket") {
         return Err("this is a WebSocket: connect with ws:// or wss://");
-    }
-    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        return Err("the WebSocket version must be 13");
     }
     let key = headers.get(SEC_WEBSOCKET_KEY).ok_or("the handshake has no Sec-WebSocket-Key")?;
     let mut digest = sha1_smol::Sha1::new();
@@ -73,7 +83,7 @@ mod tests {
                 headers.remove(name);
             }
         }
-        super::answer(&headers, true).map(|response| response.headers()[SEC_WEBSOCKET_ACCEPT].clone())
+        super::answer(&headers, false, true).map(|response| response.headers()[SEC_WEBSOCKET_ACCEPT].clone())
     }
 
     #[test]
@@ -103,7 +113,7 @@ mod tests {
             headers.insert(name, HeaderValue::from_static(value));
         }
         let agreed = |headers: &HeaderMap, compression| {
-            let response = super::answer(headers, compression).expect("a right request");
+            let response = super::answer(headers, false, compression).expect("a right request");
             assert_eq!(response.status(), 101);
             response.headers().get(SEC_WEBSOCKET_EXTENSIONS).cloned()
         };

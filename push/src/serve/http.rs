@@ -12,17 +12,17 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::header::{
-    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE,
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue, WWW_AUTHENTICATE,
     X_CONTENT_TYPE_OPTIONS,
 };
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 
 use super::gate::Caller;
 use super::identity::Identity;
 use super::peers::Slot;
-use super::{Shared, WithheldNow, credentials, websocket};
+use super::{Shared, WithheldNow, credentials, handshake, websocket};
 use crate::held::counted;
 use crate::hub::{Hub, ProjectionId};
 use crate::image::{Image, Piece};
@@ -42,7 +42,10 @@ const PAGE: [(&str, &str, &str); 3] = [
 ];
 
 /// Answers a request.
-pub async fn answer(shared: Arc<Shared>, request: Request<Incoming>, slot: Arc<Slot>) -> Response<Body> {
+pub async fn answer(shared: Arc<Shared>, mut request: Request<Incoming>, slot: Arc<Slot>) -> Response<Body> {
+    if let Err(reason) = name_host(&mut request) {
+        return refusal(StatusCode::BAD_REQUEST, &Refusal::new("bad_request", reason));
+    }
     let path = request.uri().path().to_owned();
     // Health is asked by machines on the inside, which know no name of ours.
     match path.as_str() {
@@ -60,7 +63,8 @@ pub async fn answer(shared: Arc<Shared>, request: Request<Incoming>, slot: Arc<S
     if path == "/v1/sessions/revoke" {
         return revoke(&shared, request).await;
     }
-    if request.method() != Method::GET && request.method() != Method::HEAD {
+    let is_socket = path == "/v1/socket" && handshake::is_extended_connect(&request);
+    if request.method() != Method::GET && request.method() != Method::HEAD && !is_socket {
         let mut response =
             refusal(StatusCode::METHOD_NOT_ALLOWED, &Refusal::new("method_not_allowed", "only GET is answered here"));
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -106,6 +110,21 @@ pub async fn answer(shared: Arc<Shared>, request: Request<Incoming>, slot: Arc<S
                 &Refusal::new("not_found", format!("there is nothing at {}", shorten(other))),
             ),
         },
+    }
+}
+
+/// HTTP/2 has the host in `:authority`, and need not have it in a header as well.
+fn name_host(request: &mut Request<Incoming>) -> Result<(), &'static str> {
+    let Some(authority) = request.uri().authority().filter(|_| request.version() == Version::HTTP_2) else {
+        return Ok(());
+    };
+    let authority = HeaderValue::from_str(authority.as_str()).map_err(|_| "the authority is no host")?;
+    match request.headers().get(HOST) {
+        Some(host) if *host != authority => Err("the host and the authority are not the same"),
+        _ => {
+            request.headers_mut().insert(HOST, authority);
+            Ok(())
+        }
     }
 }
 

@@ -63,6 +63,13 @@ impl Peers {
     }
 }
 
+impl Slot {
+    /// A place for another session of the same connection.
+    pub fn another(&self) -> Result<Slot, Full> {
+        self.peers.admit(self.address)
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut by_address = self.peers.by_address.lock().unwrap_or_else(PoisonError::into_inner);

@@ -40,7 +40,17 @@ pub fn upgrade(
     slot: Arc<Slot>,
     identity: Option<Identity>,
 ) -> Response<Body> {
-    let mut response = match handshake::answer(request.headers(), shared.options.compression) {
+    let is_extended = handshake::is_extended_connect(&request);
+    // Streams of one connection are sessions like any other.
+    let slot = match if is_extended { slot.another().map(Arc::new) } else { Ok(slot) } {
+        Ok(slot) => slot,
+        Err(_) => {
+            shared.metrics.refused.inc();
+            let message = "there are as many sessions as there may be";
+            return refusal(StatusCode::SERVICE_UNAVAILABLE, &Refusal::new("busy", message));
+        }
+    };
+    let mut response = match handshake::answer(request.headers(), is_extended, shared.options.compression) {
         Ok(response) => response.map(|()| http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync()),
         Err(reason) => return refusal(StatusCode::UPGRADE_REQUIRED, &Refusal::new("bad_handshake", reason)),
     };
