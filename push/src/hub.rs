@@ -33,6 +33,9 @@ use crate::wire::{Frames, write_stamp};
 /// Bytes of changes that the logs keep, all together. A client that is further behind is sent its
 /// images anew: at that distance they are mostly smaller than the diffs.
 pub const LOG_BYTES_MAX: usize = 64 << 20;
+/// Bytes of rows in one message; a larger image, or diff, is sent in several, so that a slow client
+/// costs no more than one of them.
+pub const PART_BYTES: usize = 256 * 1024;
 /// Epochs that the log of a projection keeps, whatever their size.
 pub const LOG_EPOCHS_MAX: usize = 100_000;
 
@@ -139,6 +142,7 @@ pub struct Hub {
     visible: Mutex<Visible>,
     logs: Vec<Mutex<Log>>,
     log_bytes_max: usize,
+    part_bytes: usize,
     indexes: Vec<Mutex<Indexes>>,
     /// Whether one is being made: a thread at a time.
     is_indexing: AtomicBool,
@@ -250,6 +254,19 @@ impl Hub {
         Hub::with_log(projections, LOG_BYTES_MAX)
     }
 
+    /// With messages of about so many bytes.
+    #[must_use]
+    pub fn with_parts(mut self, bytes: usize) -> Hub {
+        self.part_bytes = bytes;
+        self
+    }
+
+    /// Bytes of rows in one message; a larger image, or diff, is sent in several.
+    #[must_use]
+    pub fn part_bytes(&self) -> usize {
+        self.part_bytes
+    }
+
     /// As [`Hub::new`], keeping so many bytes of changes.
     #[must_use]
     pub fn with_log(projections: Vec<Projection>, log_bytes_max: usize) -> Hub {
@@ -267,6 +284,7 @@ impl Hub {
             visible: Mutex::new(visible),
             logs: (0..count).map(|_| Mutex::default()).collect(),
             log_bytes_max,
+            part_bytes: PART_BYTES,
             indexes: (0..count).map(|_| Mutex::default()).collect(),
             is_indexing: AtomicBool::new(false),
             indexed_from: AtomicI64::new(index::ROWS_MIN),

@@ -23,10 +23,6 @@ use crate::view::{Due, Hits, View};
 use crate::window::WindowState;
 use crate::wire::{Changes, Members};
 
-/// Bytes of rows in one message; a larger image, or diff, is sent in several, so that a slow client
-/// costs no more than one of them.
-pub const PART_BYTES: usize = 256 * 1024;
-
 /// Rows that are read at a time, at most, at least, and first. Few in tests, so that images are read in
 /// several pieces there too.
 const READ_ROWS: [usize; 3] = if cfg!(test) { [5, 5, 5] } else { [1024, 16, 128] };
@@ -89,6 +85,8 @@ pub struct Image {
     active: Active,
     /// As many as can be read in [`READ_TIME`].
     rows_at_once: usize,
+    /// Bytes of rows that are read at a time.
+    part_bytes: usize,
 }
 
 /// One of the images that are being read, unless its client takes nothing for the moment.
@@ -177,6 +175,7 @@ impl Image {
             before: None,
             active: Active::new(hub),
             rows_at_once: READ_ROWS[2],
+            part_bytes: hub.part_bytes(),
         }
     }
 
@@ -231,7 +230,7 @@ impl Image {
             Some(switched) => (Some(&switched.lookup), switched.scanned.as_deref()),
             None => (self.shared.lookup.as_ref(), None),
         };
-        let mut batch = Batch::new(self.rows_at_once);
+        let mut batch = Batch::new(self.rows_at_once, self.part_bytes);
         match (lookup, &self.reached) {
             (_, Reached::End) => {}
             (Some(lookup), reached) => {
@@ -345,7 +344,7 @@ impl Image {
         let mut pairs: Vec<Pair<'_>> = Vec::new();
         let (mut bytes, mut reached) = (0, Reached::End);
         for pair in patch.old.rows.diff(&self.shared.rows, from) {
-            if pairs.len() == self.rows_at_once || bytes >= PART_BYTES {
+            if pairs.len() == self.rows_at_once || bytes >= self.part_bytes {
                 reached = Reached::after(pairs.last().and_then(|[old, new]| new.or(*old)));
                 break;
             }
@@ -532,18 +531,19 @@ impl Reached {
 /// Rows that are read together.
 struct Batch<'a> {
     rows_max: usize,
+    bytes_max: usize,
     rows: Vec<RowRef<'a>>,
     looked_at: usize,
     bytes: usize,
 }
 
 impl<'a> Batch<'a> {
-    fn new(rows_max: usize) -> Batch<'a> {
-        Batch { rows_max, rows: Vec::new(), looked_at: 0, bytes: 0 }
+    fn new(rows_max: usize, bytes_max: usize) -> Batch<'a> {
+        Batch { rows_max, bytes_max, rows: Vec::new(), looked_at: 0, bytes: 0 }
     }
 
     fn is_full(&self) -> bool {
-        self.looked_at == self.rows_max || self.bytes >= PART_BYTES
+        self.looked_at == self.rows_max || self.bytes >= self.bytes_max
     }
 
     fn look_at(&mut self, row: RowRef<'a>, is_wanted: bool) {

@@ -17,7 +17,7 @@ use filter::Predicate;
 use pipeline::Epoch;
 
 use crate::hub::{FellOff, Hub, Moment, Now, Projection, ProjectionId, Reasons};
-use crate::image::{Image, PART_BYTES, Piece};
+use crate::image::{Image, Piece};
 use crate::json::write_string;
 use crate::message::{Draft, Message};
 use crate::protocol::{Batch, Mode, PROTOCOL_VERSION, Refusal, Request, Subscribe, parse, shorten};
@@ -559,10 +559,10 @@ impl Session {
             to: to.epoch,
             rows_max: self.rows_max,
         };
-        let rows_max = self.rows_max;
+        let (rows_max, part_bytes) = (self.rows_max, self.hub.part_bytes());
         let make = |due: Vec<Owed>| -> Diff {
             let changes = due.into_iter().map(|(id, view, due)| (id, Changes::new(&view, due))).collect();
-            Diff::new(Arc::clone(&to), changes, rows_max)
+            Diff::new(Arc::clone(&to), changes, rows_max, part_bytes)
         };
         if !is_shared {
             self.sending.push_back(Sending::Diff(Box::new(make(due))));
@@ -947,7 +947,7 @@ impl Loading {
             return Ok(());
         }
         if let Some((changes, to)) = &mut self.changes {
-            if changes.write(&mut self.members, PART_BYTES, usize::MAX) {
+            if changes.write(&mut self.members, hub.part_bytes(), usize::MAX) {
                 self.from = Some(*to);
                 self.changes = None;
             }
@@ -1046,7 +1046,7 @@ fn view_spec(projection: ProjectionId, info: &Projection, asked: &Subscribe, vie
 mod tests {
     use super::*;
 
-    use crate::hub::{Projection, Stamp};
+    use crate::hub::{PART_BYTES, Projection, Stamp};
     use crate::testing::{
         ample_hub, fail, hub, hub_of, not_ready, projection, publish, ready, restless_hub, stamp, text,
     };

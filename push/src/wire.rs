@@ -8,7 +8,6 @@ use hashbrown::HashMap;
 use pipeline::Epoch;
 
 use crate::hub::{Moment, Projection, Stamp};
-use crate::image::PART_BYTES;
 use crate::json::{moment, write_string};
 use crate::message::{Draft, Message};
 use crate::protocol::write_position;
@@ -259,6 +258,7 @@ fn net_of(view: &View, due: &[Due]) -> Vec<Net> {
 pub struct Diff {
     stamp: Arc<Moment>,
     rows_max: usize,
+    part_bytes: usize,
     /// Under the client's names.
     changes: Vec<(Arc<str>, Changes)>,
     at: usize,
@@ -268,10 +268,10 @@ pub struct Diff {
 }
 
 impl Diff {
-    /// A diff that brings these to `stamp`.
+    /// A diff that brings these to `stamp`, in messages of about so many rows and bytes.
     #[must_use]
-    pub fn new(stamp: Arc<Moment>, changes: Vec<(Arc<str>, Changes)>, rows_max: usize) -> Diff {
-        Diff { stamp, rows_max, changes, at: 0, is_done: false, is_begun: false }
+    pub fn new(stamp: Arc<Moment>, changes: Vec<(Arc<str>, Changes)>, rows_max: usize, part_bytes: usize) -> Diff {
+        Diff { stamp, rows_max, part_bytes, changes, at: 0, is_done: false, is_begun: false }
     }
 
     /// Whether the last message has been made.
@@ -288,7 +288,7 @@ impl Diff {
         let mut diffs: Vec<u8> = Vec::new();
         let (mut members, mut rows) = (Members::default(), 0);
         while let Some((id, changes)) = self.changes.get_mut(self.at) {
-            let is_written = changes.write(&mut members, PART_BYTES, self.rows_max.saturating_sub(rows));
+            let is_written = changes.write(&mut members, self.part_bytes, self.rows_max.saturating_sub(rows));
             if members.rows > 0 {
                 rows += members.rows;
                 diffs.extend_from_slice(if diffs.is_empty() { br#"{"id":"# } else { br#",{"id":"# });
@@ -299,7 +299,7 @@ impl Diff {
             if is_written {
                 self.at += 1;
             }
-            if !is_written || diffs.len() >= PART_BYTES || rows >= self.rows_max {
+            if !is_written || diffs.len() >= self.part_bytes || rows >= self.rows_max {
                 break;
             }
         }

@@ -80,7 +80,8 @@ pub async fn start(folder: &Path, options: RunOptions) -> anyhow::Result<Running
     let address = listener.local_addr()?;
     let names: Vec<String> = plan.projections.iter().map(|projection| projection.name.clone()).collect();
     let described = plan.projections.iter().map(describe).collect::<Result<_, _>>()?;
-    let hub = Arc::new(Hub::with_log(described, project.config.limits.log_size));
+    let limits = &project.config.limits;
+    let hub = Arc::new(Hub::with_log(described, limits.log_size).with_parts(limits.part_size));
     let source_names: Vec<Arc<str>> = sources.iter().map(|source| Arc::clone(&source.name)).collect();
     let board = Arc::new(HealthBoard::new(&source_names, names.len()));
 

@@ -256,6 +256,9 @@ pub struct LimitsConfig {
     /// Bytes of diffs kept for clients that are behind, of all projections together.
     #[serde(deserialize_with = "size")]
     pub log_size: usize,
+    /// Bytes of rows in one message, about.
+    #[serde(deserialize_with = "size")]
+    pub part_size: usize,
     /// Bytes of messages that wait for clients who do not take them, of all clients together.
     #[serde(deserialize_with = "size")]
     pub held_size: usize,
@@ -290,6 +293,7 @@ impl Default for LimitsConfig {
             idle_time: Duration::from_secs(300),
             write_time: Duration::from_secs(30),
             log_size: 64 << 20,
+            part_size: 256 << 10,
             held_size: 512 << 20,
             filter_weight: 500,
             window_rows: 1_000_000,
@@ -552,6 +556,7 @@ mod tests {
                 idle_time: 300s,
                 write_time: 30s,
                 log_size: 67108864,
+                part_size: 262144,
                 held_size: 536870912,
                 filter_weight: 500,
                 window_rows: 1000000,
@@ -917,7 +922,7 @@ mod tests {
                   = help: a client's interval lies between the two
 
                 1 mistake
-                error: unknown field `connection`, expected one of `connections`, `connections_per_address`, `connections_per_subject`, `subscriptions_per_session`, `message_size`, `messages_per_second`, `message_burst`, `handshake_time`, `idle_time`, `write_time`, `log_size`, `held_size`, `filter_weight`, `window_rows`, `images`, `batch_min`, `batch_max`
+                error: unknown field `connection`, expected one of `connections`, `connections_per_address`, `connections_per_subject`, `subscriptions_per_session`, `message_size`, `messages_per_second`, `message_burst`, `handshake_time`, `idle_time`, `write_time`, `log_size`, `part_size`, `held_size`, `filter_weight`, `window_rows`, `images`, `batch_min`, `batch_max`
                  --> deltafront.toml:2:1
                   |
                 2 | connection = 5
