@@ -1186,7 +1186,7 @@ mod tests {
         seen.lock().expect("one thread").clear();
         let emptied = transaction(&program, "!o(0) +o(1, 2, 2) +o(2, 2, 2)");
         program.apply(&[emptied]).expect("steps");
-        let seen: std::collections::BTreeSet<i64> = seen.lock().expect("one thread").iter().copied().collect();
+        let seen: BTreeSet<i64> = seen.lock().expect("one thread").iter().copied().collect();
         let most = seen.iter().zip(seen.iter().skip(1)).map(|(less, more)| more - less).max();
         assert_eq!(most, i64::try_from(STEP_ROWS_MAX).ok(), "{seen:?}");
         assert_eq!(published(&mut program)["counts"], format!("+(2) -({rows})"));

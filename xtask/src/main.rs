@@ -57,10 +57,10 @@ enum Chore {
     /// below 85. On each core it tries one every two or three seconds, in copies of the tree inside the
     /// target folder; `pipeline` has two thousand. Installs cargo-mutants when it is missing.
     #[command(
-        after_help = "Examples:\n  cargo xtask mutants                                # pipeline and push\n  cargo xtask mutants push\n  cargo xtask mutants push --file push/src/json.rs   # what follows the crate goes to cargo-mutants"
+        after_help = "Examples:\n  cargo xtask mutants                                # all of them\n  cargo xtask mutants push\n  cargo xtask mutants push --file push/src/json.rs   # what follows the crate goes to cargo-mutants"
     )]
     Mutants {
-        /// pipeline or push; both when left out
+        /// pipeline, filter, auth or push; all when left out
         #[arg(value_name = "CRATE")]
         only: Option<String>,
         /// Passed on to cargo-mutants; the figure is of the mutants that they leave

@@ -4,7 +4,7 @@
 //! this. Two things made it hours: one mutant went after the other, since copies that share a target
 //! folder wait for its lock, and each compiled the crate twice, for its tests and for nobody. Here
 //! each core has a copy of the tree and a target folder of its own, which outlive the run, and in it
-//! cargo-mutants changes files in place and builds the unit tests alone.
+//! cargo-mutants changes files in place and builds the crate's own tests alone.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -19,7 +19,7 @@ use xtask::{root, target_folder};
 use crate::process::{cargo, run};
 
 /// Crates whose own tests are to notice wrong changes: they build without DataFusion, in seconds.
-const CRATES: [&str; 2] = ["pipeline", "push"];
+const CRATES: [&str; 4] = ["pipeline", "filter", "auth", "push"];
 
 /// Percent of the wrong changes that a crate's own tests must notice.
 const CAUGHT_MIN: f64 = 85.0;
@@ -34,11 +34,7 @@ const TIMEOUT_MIN: Duration = Duration::from_secs(20);
 pub fn mutants(only: Option<&str>, arguments: &[String]) -> Result<()> {
     let chosen: Vec<&str> = CRATES.into_iter().filter(|name| only.is_none_or(|only| only == *name)).collect();
     if chosen.is_empty() {
-        bail!(
-            "there is no crate `{}` to make mutants of; there are {}",
-            only.unwrap_or_default(),
-            CRATES.join(" and ")
-        );
+        bail!("there is no crate `{}` to make mutants of; there are {}", only.unwrap_or_default(), CRATES.join(", "));
     }
     find_or_install()?;
     let mut weak = Vec::new();
@@ -89,9 +85,14 @@ fn of_shard(name: &str, folder: &Path, shard: &str, arguments: &[String]) -> Res
         // Compiling anew what did not change would be most of a mutant's cost, and linking what
         // nobody reads in a backtrace much of the rest.
         command.env("CARGO_INCREMENTAL", "1").env("CARGO_PROFILE_DEV_DEBUG", "none");
+        // A property that fails is to say so at once: no minutes of looking for a smaller example, and
+        // no seed in the copy, which would be tried first with every later mutant.
+        command.env("PROPTEST_MAX_SHRINK_ITERS", "0").env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1");
         command
     };
-    let quiet = ["test", "--quiet", "--package", name, "--lib"];
+    // Unit tests and those of the crate's folder `tests`, and no examples of the documentation: each is
+    // a program to link.
+    let quiet = ["test", "--quiet", "--package", name, "--tests"];
     run(in_tree(&quiet).arg("--no-run"))?;
     let start = Instant::now();
     run(in_tree(&quiet).stdout(Stdio::null())).context("the tests fail as they are")?;
@@ -104,7 +105,16 @@ fn of_shard(name: &str, folder: &Path, shard: &str, arguments: &[String]) -> Res
     let mut command =
         in_tree(&["mutants", "--package", name, "--in-place", "--baseline", "skip", "--timeout", &timeout]);
     // An argument for `cargo`, not for `cargo test`, holds when it builds as well.
-    command.args(["--cargo-arg=--lib", "--colors", "never", "--shard", shard, "--sharding", "round-robin", "--output"]);
+    command.args([
+        "--cargo-arg=--tests",
+        "--colors",
+        "never",
+        "--shard",
+        shard,
+        "--sharding",
+        "round-robin",
+        "--output",
+    ]);
     let mut child =
         command.arg(folder).args(arguments).stdout(Stdio::piped()).spawn().context("can't run cargo-mutants")?;
     for line in child.stdout.take().into_iter().flat_map(|told| BufReader::new(told).lines()) {

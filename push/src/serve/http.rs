@@ -459,6 +459,24 @@ mod tests {
         Served::start(hub, ServeOptions::default()).await
     }
 
+    /// Who could be let in with another token is asked for one; what no token mends has another status.
+    #[test]
+    fn a_refusal_says_whose_move_it_is() {
+        for (code, status, challenge) in [
+            ("invalid_token", 401, Some("Bearer")),
+            ("expired_token", 401, Some("Bearer")),
+            ("forbidden", 401, Some("Bearer")),
+            ("keys_unavailable", 503, None),
+            ("bad_credentials", 400, None),
+            ("conflicting_tokens", 400, None),
+            ("cookie_without_origin", 400, None),
+        ] {
+            let response = super::unauthorized(&super::Refusal::new(code, "why"));
+            let asked = response.headers().get("www-authenticate").map(|value| value.to_str().expect("a text"));
+            assert_eq!((response.status().as_u16(), asked), (status, challenge), "{code}");
+        }
+    }
+
     #[tokio::test]
     async fn each_path_has_its_answer() {
         check(

@@ -119,7 +119,7 @@ mod tests {
     use expect_test::{Expect, expect};
 
     use super::super::ServeOptions;
-    use super::super::testing::{Client, PATIENCE, People, Served, get, request};
+    use super::super::testing::{Client, PATIENCE, People, Served, get, post, request};
     use crate::model;
 
     /// A server of `keyed`, in which a client sees its own rows and administrators all.
@@ -345,7 +345,7 @@ mod tests {
         assert_eq!(short(&ann.ask(&authenticate("ann")).await), "authenticated");
         assert_eq!(short(&bob.ask(&authenticate("bob")).await), "authenticated");
         let revoke = |method: &'static str, token: &'static str, body: &'static str| {
-            super::super::testing::post(served.address, method, "/v1/sessions/revoke", token, body)
+            post(served.address, method, "/v1/sessions/revoke", token, body)
         };
         let subject = r#"{"subject":"ann"}"#;
         assert_eq!(revoke("POST", "Bearer a guess", subject).await.0, 401);
@@ -389,7 +389,60 @@ mod tests {
                 }
             }
         };
-        // A session that ends gives its place back.
-        let _ = tokio::time::timeout(PATIENCE, again).await;
+        tokio::time::timeout(PATIENCE, again).await.expect("a session that ends gives its place back");
+    }
+
+    /// A session that brings another's token is the other's from then on: it is not cut off with the first, and
+    /// those of the first are, all of them.
+    #[test]
+    fn a_session_is_of_one_subject_at_a_time() {
+        let (subjects, [ann, bob]) = (Subjects::default(), ["ann", "bob"].map(Arc::<str>::from));
+        let [one, two, three, four]: [Arc<Signal>; 4] = Default::default();
+        assert!([&one, &two, &three, &one].iter().all(|session| subjects.add(&ann, session, 3)));
+        assert!(!subjects.add(&ann, &four, 3), "three are as many as there may be");
+        subjects.remove(&ann, &one);
+        assert!(subjects.add(&bob, &one, 3) && subjects.add(&ann, &four, 3));
+        drop(two);
+        let five = Arc::new(Signal::default());
+        assert!(subjects.add(&ann, &five, 3), "one that ended takes no place");
+        assert_eq!((subjects.cut("ann"), subjects.cut("ann")), (3, 0));
+        assert_eq!([&one, &three, &four, &five].map(|it| it.is_cut()), [false, true, true, true]);
+        assert_eq!(subjects.cut("bob"), 1);
+    }
+
+    /// What a client asked for stays what it asks for when a new token shows it more.
+    #[tokio::test]
+    async fn a_new_token_widens_no_question() {
+        const TWO: &str = r#"image rows=[[1,"ann",5],[2,"bob",6]]"#;
+        for (asked, before, after) in [
+            (r#""where":{"n":{"_lt":6}}"#, r#"image rows=[[1,"ann",5]]"#, r#"image rows=[] upsert=[[4,"bob",5]]"#),
+            (r#""columns":["n"]"#, "image rows=[[1,5]]", "image rows=[] upsert=[[2,6],[3,null],[4,5]]"),
+            (r#""limit":2"#, r#"image rows=[[1,"ann",5]]"#, TWO),
+            (r#""order":[{"column":"id"}],"limit":2"#, r#"image rows=[[1,"ann",5]]"#, TWO),
+        ] {
+            let served = served(ServeOptions::default()).await;
+            model::publish(&served.hub, 2, &[], &[(4, Some("bob"), Some(5))]);
+            let mut client = Client::connect(&served).await;
+            assert_eq!(short(&client.ask(&authenticate("ann")).await), "authenticated");
+            let subscribe = format!(r#"{{"op":"subscribe","id":"a","projection":"keyed",{asked}}}"#);
+            assert_eq!(short(&client.ask(&subscribe).await), before, "{asked}");
+            assert_eq!(short(&client.ask(&authenticate("admin")).await), "authenticated");
+            let begin =
+                if asked.contains("limit") { r#"image reset="claims" rows=[]"# } else { "image resumed=true rows=[]" };
+            assert_eq!(short(&client.next().await), begin, "{asked}");
+            assert_eq!(short(&client.next().await), after, "{asked}");
+        }
+    }
+
+    /// A server that takes no tokens has no administrators, whatever is shown to it, and looks for tokens nowhere.
+    #[tokio::test]
+    async fn without_tokens_nobody_is_anybody() {
+        let served = Served::start(model::hub(1 << 20), ServeOptions::default()).await;
+        for bearer in ["", "Bearer ", "Bearer the admin token"] {
+            let revoke = post(served.address, "POST", "/v1/sessions/revoke", bearer, r#"{"subject":"ann"}"#);
+            assert_eq!(revoke.await.0, 401, "{bearer}");
+        }
+        let cookies = [("cookie", "xyzzy=ann; =ann; token=ann")];
+        assert_eq!(get(served.address, "GET /v1/projections", &cookies).await.0, 200);
     }
 }
