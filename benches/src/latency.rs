@@ -8,28 +8,37 @@
 //! The *floor*: in the same run a bare replication client on a slot of its own reads frames and
 //! decodes nothing; a transaction is its when the commit's frame is in its hands. To that comes one
 //! loopback WebSocket hop, measured beforehand on this machine.
+//!
+//! Then the same with 1,000 clients in a process of their own, each of which asked for one order: time
+//! is counted until the one that a commit concerns has it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use connectors::postgres::Target;
 use connectors::postgres::message::{Message, Value};
 use connectors::postgres::replication::{Frame, Reading, Replication, STATUS_INTERVAL};
 use futures_util::{SinkExt, StreamExt};
-use tests::{ProjectFolder, connect, postgres};
+use tests::{PrivatePostgres, ProjectFolder, Subscriber, connect, postgres};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_websockets::{ClientBuilder, Message as WsMessage, ServerBuilder};
 
+use crate::commits::Commits;
+use crate::crowd::{Crowd, Plan};
 use crate::numbers::{figure, percentile};
 use crate::process::ServerProcess;
 
 const ORDERS: u64 = 10_000;
 /// Transactions a second, and for how long.
 const RATES: [(u64, u64); 4] = [(1, 15), (50, 10), (200, 15), (1000, 10)];
-const WRITERS: u64 = 4;
+/// Clients with a filter of their own.
+const FILTERS: u64 = 1000;
+const STATEMENT: &str = "UPDATE order_lines SET quantity = $1 WHERE order_id = $2 AND line = 1";
+/// Where a commit's number is in a row.
+const MARK: usize = 3;
 
 pub fn run() -> Result<()> {
     tokio::runtime::Runtime::new()?.block_on(measure())
@@ -66,15 +75,61 @@ async fn measure() -> Result<()> {
         "{:>6} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
         "tx/s", "p50", "p95", "p99", "p50", "p95", "p99", "p50", "p99"
     );
-    let mut at_200 = (f64::NAN, f64::NAN);
-    let mark = Arc::new(AtomicU64::new(1000));
+    let mut bench = Bench { server, postgres, hop, mark: 1000 };
     for (rate, seconds) in RATES {
-        let (ours, bare) = one_rate(&postgres, &server, rate, rate * seconds, &mark).await?;
+        let commits = Commits { statement: STATEMENT, rows: ORDERS, rate, seconds };
+        let mut subscriber = bench.server.subscriber().await;
+        subscriber.subscribe("open_orders").await;
+        let over = bench.one_rate(&rate.to_string(), commits, Audience::Whole(Box::new(subscriber))).await?;
+        if rate == 200 {
+            figure("latency_p50_over_floor_at_200", over.0, "ratio");
+            figure("latency_p99_over_floor_at_200", over.1, "ratio");
+        }
+    }
+    println!("{FILTERS} clients, each with a filter of its own; the one that a commit concerns:");
+    let filter = r#"{"id":{"_eq":{i}}}"#;
+    let plan = Plan::of_deltafront(&bench.server.address, usize::try_from(FILTERS)?, "open_orders", Some(filter), MARK);
+    let crowd = Crowd::start(&plan)?;
+    let commits = Commits { statement: STATEMENT, rows: FILTERS, rate: 200, seconds: 15 };
+    let over = bench.one_rate("200_of_1000_filters", commits, Audience::Each(crowd)).await?;
+    figure("latency_p50_over_floor_1000_filters_at_200", over.0, "ratio");
+    figure("latency_p99_over_floor_1000_filters_at_200", over.1, "ratio");
+    Ok(())
+}
+
+/// What all rates are measured on.
+struct Bench {
+    /// Ends before the database that it reads.
+    server: ServerProcess,
+    postgres: PrivatePostgres,
+    /// Milliseconds of a loopback hop.
+    hop: Vec<f64>,
+    /// The next commit's number.
+    mark: u64,
+}
+
+/// Who waits for the commits.
+enum Audience {
+    /// One client of the whole projection, in this process.
+    Whole(Box<Subscriber>),
+    /// Many in a process of their own, each commit concerning one of them.
+    Each(Crowd),
+}
+
+/// When each commit came, by its number.
+type Arrived = HashMap<u64, Instant>;
+
+impl Bench {
+    /// Measures at one rate and prints a line and figures of this name. Returns the ratio to the floor: p50, p99.
+    async fn one_rate(&mut self, name: &str, commits: Commits, audience: Audience) -> Result<(f64, f64)> {
+        let (ours, bare) = self.samples(commits, audience).await?;
+        let hop = &self.hop;
         let floor: Vec<f64> = bare.iter().enumerate().map(|(i, commit)| commit + hop[(i * 7919) % hop.len()]).collect();
-        let p = |samples: &[f64], percent| percentile(samples, percent);
+        let p = percentile;
         let over = (p(&ours, 50.0) / p(&floor, 50.0), p(&ours, 99.0) / p(&floor, 99.0));
         println!(
-            "{rate:>6} {:>8.3} {:>8.3} {:>8.3} {:>8.3} {:>8.3} {:>8.3} {:>8.2} {:>8.2}",
+            "{:>6} {:>8.3} {:>8.3} {:>8.3} {:>8.3} {:>8.3} {:>8.3} {:>8.2} {:>8.2}",
+            commits.rate,
             p(&ours, 50.0),
             p(&ours, 95.0),
             p(&ours, 99.0),
@@ -84,15 +139,70 @@ async fn measure() -> Result<()> {
             over.0,
             over.1
         );
-        figure(&format!("latency_p50_at_{rate}"), p(&ours, 50.0), "ms");
-        figure(&format!("latency_p99_at_{rate}"), p(&ours, 99.0), "ms");
-        if rate == 200 {
-            at_200 = over;
+        figure(&format!("latency_p50_at_{name}"), p(&ours, 50.0), "ms");
+        figure(&format!("latency_p99_at_{name}"), p(&ours, 99.0), "ms");
+        Ok(over)
+    }
+
+    /// Commits, and returns milliseconds to our clients and to the bare one.
+    async fn samples(&mut self, commits: Commits, audience: Audience) -> Result<(Vec<f64>, Vec<f64>)> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let ours = match audience {
+            Audience::Whole(subscriber) => tokio::spawn(whole(subscriber, Arc::clone(&stop))),
+            Audience::Each(crowd) => tokio::spawn(each(crowd, Arc::clone(&stop))),
+        };
+        let bare = tokio::spawn(bare_client(self.postgres.url("shop"), Arc::clone(&stop)));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let sent = commits.run(&self.postgres, self.mark).await?;
+        self.mark += commits.count();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        stop.store(true, Ordering::Relaxed);
+        let (ours, bare) = (ours.await??, bare.await??);
+        let since = |arrived: &Arrived| -> Vec<f64> {
+            sent.iter().filter_map(|(number, at)| Some((*arrived.get(number)? - *at).as_secs_f64() * 1e3)).collect()
+        };
+        let (ours, bare) = (since(&ours), since(&bare));
+        anyhow::ensure!(
+            ours.len() == sent.len() && bare.len() == sent.len(),
+            "{} sent, {} came to us and {} to the bare client",
+            sent.len(),
+            ours.len(),
+            bare.len()
+        );
+        Ok((ours, bare))
+    }
+}
+
+/// When a client in this process had each commit's row.
+async fn whole(mut subscriber: Box<Subscriber>, stop: Arc<AtomicBool>) -> Result<Arrived> {
+    let mut arrived = Arrived::new();
+    while !stop.load(Ordering::Relaxed) {
+        let Ok(message) = tokio::time::timeout(Duration::from_millis(200), subscriber.message()).await else {
+            continue;
+        };
+        let now = Instant::now();
+        for row in message["diffs"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .flat_map(|diff| diff["upsert"].as_array().cloned().unwrap_or_default())
+        {
+            if let Some(mark) = row[MARK].as_u64() {
+                arrived.entry(mark).or_insert(now);
+            }
         }
     }
-    figure("latency_p50_over_floor_at_200", at_200.0, "ratio");
-    figure("latency_p99_over_floor_at_200", at_200.1, "ratio");
-    Ok(())
+    Ok(arrived)
+}
+
+/// When the client of many that a commit concerns had it.
+async fn each(mut crowd: Crowd, stop: Arc<AtomicBool>) -> Result<Arrived> {
+    crowd.begin().context("the clients")?;
+    while !stop.load(Ordering::Relaxed) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let heard = crowd.end()?;
+    Ok(heard.commits.iter().map(|(number, arrival)| (*number, crowd.instant(arrival.last))).collect())
 }
 
 /// Milliseconds that a message of 200 bytes takes over a loopback WebSocket.
@@ -120,82 +230,6 @@ async fn hops() -> Result<Vec<f64>> {
         }
     }
     Ok(samples)
-}
-
-/// Commits so many transactions at a rate; returns milliseconds to our client and to the bare one.
-async fn one_rate(
-    postgres: &tests::PrivatePostgres,
-    server: &ServerProcess,
-    rate: u64,
-    count: u64,
-    mark: &Arc<AtomicU64>,
-) -> Result<(Vec<f64>, Vec<f64>)> {
-    let first = mark.load(Ordering::Relaxed);
-    let stop = Arc::new(AtomicBool::new(false));
-    let mut subscriber = server.subscriber().await;
-    subscriber.subscribe("open_orders").await;
-    let ours = {
-        let stop = Arc::clone(&stop);
-        tokio::spawn(async move {
-            let mut arrived: HashMap<u64, Instant> = HashMap::new();
-            while !stop.load(Ordering::Relaxed) {
-                let Ok(message) = tokio::time::timeout(Duration::from_millis(200), subscriber.message()).await else {
-                    continue;
-                };
-                let now = Instant::now();
-                for row in message["diffs"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .flat_map(|diff| diff["upsert"].as_array().cloned().unwrap_or_default())
-                {
-                    if let Some(mark) = row[3].as_u64() {
-                        arrived.entry(mark).or_insert(now);
-                    }
-                }
-            }
-            arrived
-        })
-    };
-    let bare = tokio::spawn(bare_client(postgres.url("shop"), Arc::clone(&stop)));
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let started = Instant::now();
-    let mut writers = Vec::new();
-    for writer in 0..WRITERS {
-        let client = connect(postgres, "shop").await;
-        let statement = client.prepare("UPDATE order_lines SET quantity = $1 WHERE order_id = $2 AND line = 1").await?;
-        writers.push(tokio::spawn(async move {
-            let mut sent: Vec<(u64, Instant)> = Vec::new();
-            for i in (writer..count).step_by(WRITERS as usize) {
-                tokio::time::sleep_until((started + Duration::from_secs_f64(i as f64 / rate as f64)).into()).await;
-                let number = first + i;
-                sent.push((number, Instant::now()));
-                let (quantity, order) = (number.cast_signed(), (number % ORDERS).cast_signed());
-                client.execute(&statement, &[&quantity, &order]).await.expect("an update");
-            }
-            sent
-        }));
-    }
-    let mut sent = Vec::new();
-    for writer in writers {
-        sent.extend(writer.await?);
-    }
-    mark.fetch_add(count, Ordering::Relaxed);
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    stop.store(true, Ordering::Relaxed);
-    let (ours, bare) = (ours.await?, bare.await??);
-    let since = |arrived: &HashMap<u64, Instant>| -> Vec<f64> {
-        sent.iter().filter_map(|(number, at)| Some((*arrived.get(number)? - *at).as_secs_f64() * 1e3)).collect()
-    };
-    let (ours, bare) = (since(&ours), since(&bare));
-    anyhow::ensure!(
-        ours.len() == sent.len() && bare.len() == sent.len(),
-        "{} sent, {} came to us and {} to the bare client",
-        sent.len(),
-        ours.len(),
-        bare.len()
-    );
-    Ok((ours, bare))
 }
 
 /// Reads frames and notes when each transaction's commit came. What was in it is looked at later.

@@ -1,7 +1,10 @@
 //! Measurements: `cargo xtask bench NAME`. Each ends with lines `figure NAME VALUE UNIT`.
 
+mod commits; // changes at a rate
 mod copy;
+mod crowd; // many clients, in a process of their own
 mod engine;
+mod fanout;
 mod filters;
 mod latency;
 mod memory;
@@ -9,18 +12,22 @@ mod numbers;
 mod process; // programs that a bench starts beside itself
 
 fn main() -> anyhow::Result<()> {
-    match std::env::args().nth(1).as_deref() {
+    let argument = |i| std::env::args().nth(i);
+    match argument(1).as_deref() {
         Some("engine") => engine::run(),
         Some("latency") => latency::run(),
-        Some("memory") => match std::env::args().nth(2) {
+        Some("memory") => match argument(2) {
             // A process of its own, started by the one without this word.
             Some(holding) => memory::hold(&holding),
             None => memory::run(),
         },
         Some("copy") => copy::run(),
+        Some("fanout") => fanout::run(argument(2).as_deref()),
         Some("filters") => filters::run(),
+        // A process of its own, started by the others.
+        Some("crowd") => crowd::run(&argument(2).unwrap_or_default()),
         other => anyhow::bail!(
-            "there is no bench `{}`; there are latency, engine, filters, memory and copy",
+            "there is no bench `{}`; there are latency, engine, filters, memory, copy and fanout",
             other.unwrap_or_default()
         ),
     }

@@ -27,6 +27,7 @@ use push::{Hub, ProjectionId};
 use sql::{Diagnostics, Plan, PlannedProjection, Project, TableShape};
 
 use crate::numbers::figure;
+use crate::process::memory;
 
 const ORDERS: i64 = 1_000_000;
 const CUSTOMERS: i64 = 10_000;
@@ -83,13 +84,13 @@ pub fn hold(holding: &str) -> Result<()> {
     let described = projections.iter().map(describe).collect::<Result<_>>()?;
     let hub = (holding == "engine_and_hub").then(|| Hub::new(described));
     settle();
-    let before = memory("VmRSS")?;
+    let before = memory("self", "VmRSS")?;
     let mut row_bytes = fill(&mut program, tables["customers"], (0..1).map(|_| customers()))?;
     row_bytes += fill(&mut program, tables["orders"], (0..ORDERS).step_by(usize::try_from(CHUNK)?).map(orders))?;
     publish(&mut program, &projections, hub.as_ref())?;
-    let peak = memory("VmHWM")?;
+    let peak = memory("self", "VmHWM")?;
     settle();
-    let after = memory("VmRSS")?;
+    let after = memory("self", "VmRSS")?;
     println!("{row_bytes} {} {}", after - before, peak - before);
     // Held until it is measured, also where an optimiser can see the end.
     std::hint::black_box((&program, &hub));
@@ -215,14 +216,6 @@ fn natural_bytes(array: &ArrayRef) -> u64 {
         DataType::Utf8 => array.as_string::<i32>().iter().flatten().map(|text| text.len() as u64).sum(),
         other => (other.primitive_width().unwrap_or(0) * (array.len() - array.null_count())) as u64,
     }
-}
-
-/// Bytes of this process's memory, by the kernel's name for them.
-fn memory(name: &str) -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").context("memory is measured on Linux")?;
-    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).context("no such figure")?;
-    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
-    Ok(kib * 1024)
 }
 
 /// Asks the allocator to give free pages back, so that what is resident is what is held.

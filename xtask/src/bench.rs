@@ -7,13 +7,15 @@ use xtask::{root, target_folder};
 
 use crate::process::{cargo, run};
 
+const BENCHES: [&str; 6] = ["latency", "engine", "filters", "memory", "copy", "fanout"];
+
 /// Builds with full optimisation and measures.
 ///
 /// # Errors
 /// When there is no such bench, or it fails.
 pub fn bench(what: &str, arguments: &[String]) -> Result<()> {
-    if !["latency", "engine", "filters", "memory", "copy"].contains(&what) {
-        bail!("there is no bench `{what}`; there are latency, engine, filters, memory and copy");
+    if !BENCHES.contains(&what) {
+        bail!("there is no bench `{what}`; there are {}", BENCHES.join(", "));
     }
     // The server too: what is measured from outside runs as it does for its users.
     run(&mut cargo(&["build", "--release", "--workspace", "--bin", "benches", "--bin", "deltafront"]))?;
