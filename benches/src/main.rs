@@ -10,6 +10,7 @@ mod latency;
 mod memory;
 mod numbers;
 mod process; // programs that a bench starts beside itself
+mod rivals;
 
 fn main() -> anyhow::Result<()> {
     let argument = |i| std::env::args().nth(i);
@@ -24,10 +25,12 @@ fn main() -> anyhow::Result<()> {
         Some("copy") => copy::run(),
         Some("fanout") => fanout::run(argument(2).as_deref()),
         Some("filters") => filters::run(),
-        // A process of its own, started by the others.
+        Some("rivals") => rivals::run(),
+        // Processes of their own, started by the others.
         Some("crowd") => crowd::run(&argument(2).unwrap_or_default()),
+        Some("broadcast") => rivals::broadcast(),
         other => anyhow::bail!(
-            "there is no bench `{}`; there are latency, engine, filters, memory, copy and fanout",
+            "there is no bench `{}`; there are latency, engine, filters, memory, copy, fanout and rivals",
             other.unwrap_or_default()
         ),
     }

@@ -7,7 +7,7 @@ use xtask::{root, target_folder};
 
 use crate::process::{cargo, run};
 
-const BENCHES: [&str; 6] = ["latency", "engine", "filters", "memory", "copy", "fanout"];
+const BENCHES: [&str; 7] = ["latency", "engine", "filters", "memory", "copy", "fanout", "rivals"];
 
 /// Builds with full optimisation and measures.
 ///
