@@ -34,6 +34,8 @@ pub const TOCKS: Table = Table { name: "tocks", statement: "UPDATE tocks SET mar
 pub const MARK: usize = 1;
 /// Clients of the same subscription, commits a second, for how many seconds.
 const WRITES: [(u64, [(u64, u64); 2]); 2] = [(1000, [(20, 10), (100, 10)]), (10_000, [(5, 10), (20, 10)])];
+/// Which of these is the figure: a server at work, and not at its end.
+const BUSY: (u64, u64) = (1000, 100);
 /// Clients that wait for nothing.
 const IDLE: u64 = 10_000;
 /// A multiple of the time after which a silent client is sent a heartbeat, so that each is sent as many.
@@ -326,6 +328,9 @@ fn tell_writes(clients: u64, rate: u64, turn: &Turn) {
         p(&turn.last, 99.0),
         if turn.overtaken > 0 { format!(" ({} overtaken)", turn.overtaken) } else { String::new() }
     );
+    if (clients, rate) == BUSY {
+        figure("fanout_writes_per_core_second", turn.messages_a_core_second(), "messages");
+    }
     let name = format!("{clients}_clients_at_{rate}");
     figure(&format!("fanout_writes_per_core_second_{name}"), turn.messages_a_core_second(), "messages");
     figure(&format!("fanout_last_p50_ms_{name}"), p(&turn.last, 50.0), "ms");
