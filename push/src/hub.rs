@@ -172,14 +172,11 @@ type AfterLook = Box<dyn Fn(&Hub) + Send>;
 
 /// What there is to see at one moment.
 struct Visible {
-    stamp: Arc<Moment>,
+    now: Arc<Now>,
     rows: Vec<Rows>,
     /// Whether a projection's rows are there. Until then it has none to show, which is not the same
     /// as having none.
     is_ready: Vec<bool>,
-    failed: Arc<Reasons>,
-    /// Why what a projection shows may be old.
-    stale: Arc<Reasons>,
 }
 
 /// Projections, each with why.
@@ -272,12 +269,11 @@ impl Hub {
     pub fn with_log(projections: Vec<Projection>, log_bytes_max: usize) -> Hub {
         let count = projections.len();
         let boot = boot_id();
+        let moment = Arc::new(Moment::new(Stamp::default(), &boot));
         let visible = Visible {
-            stamp: Arc::new(Moment::new(Stamp::default(), &boot)),
+            now: Arc::new(Now { moment, failed: Arc::default(), stale: Arc::default() }),
             rows: projections.iter().map(|projection| Rows::new(projection.key.is_some())).collect(),
             is_ready: vec![false; count],
-            failed: Arc::default(),
-            stale: Arc::default(),
         };
         Hub {
             projections: projections.into_iter().map(Arc::new).collect(),
@@ -387,10 +383,11 @@ impl Hub {
         let shown = changed.clone();
         let replaced = {
             let mut visible = lock(&self.visible);
-            visible.stamp = Arc::clone(&stamp);
-            if *visible.failed != publisher.failed {
-                visible.failed = Arc::new(publisher.failed.clone());
+            let mut now = Now { moment: Arc::clone(&stamp), ..(*visible.now).clone() };
+            if *now.failed != publisher.failed {
+                now.failed = Arc::new(publisher.failed.clone());
             }
+            visible.now = Arc::new(now);
             let replace = |(id, rows): (ProjectionId, Rows)| {
                 visible.is_ready[id.0] = true;
                 std::mem::replace(&mut visible.rows[id.0], rows)
@@ -594,9 +591,10 @@ impl Hub {
     pub fn set_stale(&self, stale: Reasons) {
         let changed: Vec<ProjectionId> = {
             let mut visible = lock(&self.visible);
-            let all = visible.stale.keys().chain(stale.keys());
-            let changed = all.filter(|id| visible.stale.get(id) != stale.get(id)).copied().collect();
-            visible.stale = Arc::new(stale);
+            let was = Arc::clone(&visible.now.stale);
+            let all = was.keys().chain(stale.keys());
+            let changed = all.filter(|id| was.get(id) != stale.get(id)).copied().collect();
+            visible.now = Arc::new(Now { stale: Arc::new(stale), ..(*visible.now).clone() });
             changed
         };
         changed.into_iter().flat_map(|id| self.views_of(id)).for_each(|view| view.wake());
@@ -608,9 +606,9 @@ impl Hub {
         let snapshot = {
             let visible = lock(&self.visible);
             Snapshot {
-                stamp: Arc::clone(&visible.stamp),
+                stamp: Arc::clone(&visible.now.moment),
                 rows: visible.is_ready[id.0].then(|| visible.rows[id.0].clone()),
-                failed: visible.failed.get(&id).cloned(),
+                failed: visible.now.failed.get(&id).cloned(),
             }
         };
         #[cfg(test)]
@@ -620,15 +618,8 @@ impl Hub {
 
     /// Where the hub is, and what is wrong there.
     #[must_use]
-    pub fn now(&self) -> Now {
-        let now = {
-            let visible = lock(&self.visible);
-            Now {
-                moment: Arc::clone(&visible.stamp),
-                failed: Arc::clone(&visible.failed),
-                stale: Arc::clone(&visible.stale),
-            }
-        };
+    pub fn now(&self) -> Arc<Now> {
+        let now = Arc::clone(&lock(&self.visible).now);
         #[cfg(test)]
         self.looked();
         now
@@ -724,7 +715,7 @@ impl Hub {
     /// Where the hub is now.
     #[must_use]
     pub fn stamp(&self) -> Arc<Moment> {
-        Arc::clone(&lock(&self.visible).stamp)
+        Arc::clone(&lock(&self.visible).now.moment)
     }
 
     /// From now on, indexes are made of projections of so many rows, by who asks for one.

@@ -5,7 +5,7 @@
 //! writes from the same memory.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 
@@ -43,6 +43,12 @@ impl Message {
         Message(Arc::new(Shared { frame, header_bytes, deflated: OnceLock::new() }))
     }
 
+    /// The message as long as somebody is sent it.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakMessage {
+        WeakMessage(Arc::downgrade(&self.0))
+    }
+
     /// The JSON.
     #[must_use]
     pub fn json(&self) -> &[u8] {
@@ -67,6 +73,18 @@ impl Message {
             is_smaller.then(|| with_header(frame, true).0)
         };
         self.0.deflated.get_or_init(make).as_ref()
+    }
+}
+
+/// A message that goes when the last one has been sent it.
+#[derive(Clone, Debug)]
+pub struct WeakMessage(Weak<Shared>);
+
+impl WeakMessage {
+    /// The message, if it is there still.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Message> {
+        self.0.upgrade().map(Message)
     }
 }
 

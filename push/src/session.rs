@@ -16,13 +16,13 @@ use bytes::Bytes;
 use filter::Predicate;
 use pipeline::Epoch;
 
-use crate::hub::{FellOff, Hub, Moment, Now, Projection, ProjectionId, Reasons};
+use crate::hub::{FellOff, Hub, Moment, Projection, ProjectionId, Reasons};
 use crate::image::{Image, Piece};
 use crate::json::write_string;
 use crate::message::{Draft, Message};
 use crate::protocol::{Batch, Mode, PROTOCOL_VERSION, Refusal, Request, Subscribe, parse, shorten};
 use crate::signal::Signal;
-use crate::view::{Due, View, ViewSpec};
+use crate::view::{Due, Told, View, ViewSpec};
 use crate::viewer::Viewer;
 use crate::window::Window;
 use crate::wire::{Changes, Diff, FrameKey, Members, heartbeat, write_shape};
@@ -420,7 +420,7 @@ impl Session {
         if !self.subscriptions.iter().any(|(_, held)| matches!(held.state, State::Waiting(_))) {
             return;
         }
-        let failed = self.hub.now().failed;
+        let failed = Arc::clone(&self.hub.now().failed);
         for (id, held) in self.subscriptions.iter_mut() {
             let State::Waiting(begin) = held.state else { continue };
             if failed.contains_key(&held.view.spec.projection) {
@@ -471,13 +471,13 @@ impl Session {
         if self.is_held_up {
             return;
         }
-        let Now { moment, failed, stale } = self.hub.now();
-        if moment.epoch > self.moment.epoch {
-            self.bring_to(moment);
+        let now = self.hub.now();
+        if now.moment.epoch > self.moment.epoch {
+            self.bring_to(Arc::clone(&now.moment));
         }
         self.load();
-        self.tell_stale(&stale);
-        self.tell_failed(&failed);
+        self.tell_stale(&now.stale);
+        self.tell_failed(&now.failed);
     }
 
     /// Tells which subscriptions are of a projection that can't be served.
@@ -514,6 +514,11 @@ impl Session {
     }
 
     fn bring_to(&mut self, moment: Arc<Moment>) {
+        if let Some(message) = self.told_to_others(moment.epoch) {
+            self.moment = moment;
+            self.sending.push_back(Sending::Message(message));
+            return;
+        }
         let mut due: Vec<Owed> = Vec::new();
         let mut lost: Vec<Arc<str>> = Vec::new();
         for (id, held) in self.subscriptions.iter().filter(|(_, held)| matches!(held.state, State::Live)) {
@@ -548,6 +553,16 @@ impl Session {
         }
     }
 
+    /// The message that brings the client there, if it was made for others who have the same one subscription.
+    fn told_to_others(&self, to: Epoch) -> Option<Message> {
+        let ([(id, held)], Mode::Latest, State::Live) =
+            (&*self.subscriptions.0, self.mode, &self.subscriptions.0.first()?.1.state)
+        else {
+            return None;
+        };
+        held.view.told(id, self.moment.epoch, to, self.rows_max)
+    }
+
     fn send_diff(&mut self, to: Arc<Moment>, due: Vec<Owed>) {
         if due.is_empty() {
             return;
@@ -568,6 +583,11 @@ impl Session {
             self.sending.push_back(Sending::Diff(Box::new(make(due))));
             return;
         }
+        let only = if let [(id, view, due)] = &*due {
+            Some((Arc::clone(id), Arc::clone(view), first_epoch(due)))
+        } else {
+            None
+        };
         let frame = self.hub.frames.get(key, || {
             let mut diff = make(due.clone());
             // Of nothing, nothing is sent; what is too large for one message is not shared.
@@ -575,7 +595,12 @@ impl Session {
         });
         match frame {
             Some(None) => {}
-            Some(Some(message)) => self.sending.push_back(Sending::Message(message)),
+            Some(Some(message)) => {
+                if let Some((id, view, first)) = only {
+                    view.tell(Told { id, first, to: to.epoch, rows_max, message: message.downgrade() });
+                }
+                self.sending.push_back(Sending::Message(message));
+            }
             None => self.sending.push_back(Sending::Diff(Box::new(make(due)))),
         }
     }

@@ -14,6 +14,7 @@ use pipeline::Epoch;
 
 use crate::hub::{Hub, Projection, ProjectionId};
 use crate::image::SharedImage;
+use crate::message::{Message, WeakMessage};
 use crate::record::{Change, Record};
 use crate::rows::HeldRow;
 use crate::signal::{Signal, Signals};
@@ -59,6 +60,22 @@ struct State {
     /// Who is waiting for something to happen.
     signals: Signals,
     window: Option<Box<WindowState>>,
+    told: Option<Told>,
+}
+
+/// A diff as one message, for all who have this view alone, and call it so.
+#[derive(Debug)]
+pub struct Told {
+    /// The client's name for its subscription.
+    pub id: Arc<str>,
+    /// The first epoch in it.
+    pub first: Epoch,
+    /// Where it leads.
+    pub to: Epoch,
+    /// Rows that it may have.
+    pub rows_max: usize,
+    /// The message.
+    pub message: WeakMessage,
 }
 
 /// An epoch that concerns a view.
@@ -278,6 +295,22 @@ impl View {
             });
         }
         Ok(due)
+    }
+
+    /// Keeps a message for others.
+    pub(crate) fn tell(&self, told: Told) {
+        self.lock().told = Some(told);
+    }
+
+    /// The message that was made for somebody else who was at `from`, or where that makes no difference, if that
+    /// is what this one needs too.
+    pub(crate) fn told(&self, id: &Arc<str>, from: Epoch, to: Epoch, rows_max: usize) -> Option<Message> {
+        let state = self.lock();
+        let told = state.told.as_ref().filter(|told| told.to == to && told.rows_max == rows_max && told.id == *id)?;
+        let is_known = from >= state.dropped && state.told_from.is_some_and(|told_from| told_from <= from.next());
+        let first = state.entries.partition_point(|entry| entry.epoch <= from);
+        let is_same = is_known && state.entries.get(first).is_some_and(|entry| entry.epoch == told.first);
+        if is_same { told.message.upgrade() } else { None }
     }
 
     /// What concerned the view after `from` and before `until`, when the publisher came to know it,

@@ -253,7 +253,7 @@ fn ready(shared: &Shared) -> Response<Body> {
 fn catalog(shared: &Shared, viewer: Option<&Viewer>, is_operator: bool) -> Vec<u8> {
     let health = shared.health.borrow().clone();
     let (counts, are_ready) = (shared.hub.row_counts(), shared.hub.are_ready());
-    let failed = shared.hub.now().failed;
+    let failed = Arc::clone(&shared.hub.now().failed);
     let mut out = br#"{"projections":["#.to_vec();
     let start = out.len();
     for (i, info) in shared.hub.projections().iter().enumerate() {
@@ -330,7 +330,7 @@ fn rows(shared: &Shared, name: &str, viewer: &Viewer) -> Response<Body> {
     let Some(sight) = viewer.sight(info) else {
         return refusal(StatusCode::FORBIDDEN, &viewer.nothing_of(info));
     };
-    let failed = shared.hub.now().failed;
+    let failed = Arc::clone(&shared.hub.now().failed);
     if let Some(reason) = failed.get(&id) {
         return refusal(StatusCode::CONFLICT, &viewer.failure(info, reason));
     }
