@@ -211,6 +211,28 @@ async fn who_floods_is_told_to_stop() {
     served.metric("sessions", |sessions| sessions == 0).await;
 }
 
+/// Requests without end whose answers nobody reads: when some answers wait, no more is heard. What the client
+/// goes on sending is the kernel's, which has a bound.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn who_asks_without_end_is_not_heard() {
+    if !is_alone("who_asks_without_end_is_not_heard") {
+        return;
+    }
+    let options = ServeOptions { messages_burst: u32::MAX, ..ServeOptions::default() };
+    let served = Served::start(ample_hub(), options).await;
+    let (mut socket, _) = raw_socket(&served, "").await;
+    let before = resident_bytes();
+    let unknown = format!(r#"{{"op":"subscribe","id":"{}","projection":"none"}}"#, "x".repeat(60));
+    let taken = flood(&mut socket, &text_frame(&unknown), 64 << 20).await;
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(taken < 48 << 20, "{} MB were taken", taken >> 20);
+    assert!(grown < 4 << 20, "{} KB", grown >> 10);
+    let heard = served.metric("messages_received_total", |_| true).await;
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(served.metric("messages_received_total", |_| true).await, heard, "nothing more is heard");
+}
+
 /// Even where any number of pings is allowed: who reads no answers costs the memory of a few.
 #[cfg(target_os = "linux")]
 #[tokio::test]

@@ -518,6 +518,50 @@ mod tests {
         assert_eq!((0..1000).filter(|_| allowance.take(&options, later)).count(), 300);
     }
 
+    /// A ping's answer waits beside the frames of a turn that are too many already, and counts like them.
+    #[test]
+    fn an_outbox_is_empty_when_nothing_waits() {
+        let mut outbox = Outbox::default();
+        assert!(outbox.is_empty());
+        outbox.push_frame(Bytes::from_static(b"frame"));
+        assert!(!outbox.is_empty());
+        outbox.written(5);
+        assert!(outbox.is_empty());
+        outbox.pong = Some(Box::new(Bytes::from_static(b"pong")));
+        assert!(!outbox.is_empty());
+    }
+
+    /// A stream that takes nothing and says that it has: nobody is at its other end.
+    struct Void;
+
+    impl AsyncRead for Void {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Void {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(0))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_at_all_is_gone() {
+        let mut socket = Socket::new(Void, Arc::new(ServeOptions::default()), false);
+        let mut said = Said::these(["{}".to_owned()]);
+        let exchanged = poll_fn(|cx| Poll::Ready(socket.poll_exchange(cx, &mut said))).await;
+        assert_eq!(exchanged, Poll::Ready(Err(End::Gone)));
+    }
+
     /// What waits goes out in order and in one piece, however little is taken at a time.
     #[tokio::test]
     async fn frames_go_out_whole_and_in_order() {
