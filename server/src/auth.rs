@@ -49,7 +49,6 @@ fn rules(config: &AuthConfig) -> Rules {
         clock_skew: config.clock_skew,
         expiry_required: config.expiry_required,
         lifetime_max: config.lifetime_max,
-        role_claim: config.role_claim.as_str().to_owned(),
     }
 }
 
