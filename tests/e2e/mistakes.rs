@@ -37,7 +37,7 @@ async fn what_stands_in_the_way_is_named_with_its_remedy() {
         "error: there is no table public.order in shop\n --> project.sql:2:10",
         "= help: did you mean public.orders?",
         "error: public.a_view is no ordinary table, so its changes are not in the log\n --> project.sql:3:10",
-        "error: column total of public.orders is declared as Date32, and the database has Decimal128(10, 2)\n --> project.sql:4:10",
+        "error: column total of public.orders is declared as date, and the database has numeric(10,2)\n --> project.sql:4:10",
         "error: public.orders has no column extra",
         "= help: it has id, total",
     ] {
@@ -244,7 +244,7 @@ async fn a_value_that_does_not_fit_is_named() {
     client.batch_execute("INSERT INTO t VALUES (2, 'NaN')").await.expect("a row");
     server
         .source_says(
-            "stopped: column n of public.t holds NaN, which is no Decimal128(38, 18); declare the column in CREATE TABLE as `n TEXT`",
+            "stopped: column n of public.t holds NaN, which is no numeric(38,18); declare the column in CREATE TABLE as `n TEXT`",
         )
         .await;
     let (status, body) = http::get(&server.address(), "/v1/projections/v").await;
