@@ -160,7 +160,8 @@ async fn find_table(
     let row = client
         .query_opt(
             "SELECT c.oid, c.relkind::text, c.relreplident::text, c.reltuples::int8, has_table_privilege(c.oid, 'SELECT'),
-                    row_security_active(c.oid), c.relpersistence::text
+                    row_security_active(c.oid), c.relpersistence::text, has_schema_privilege(n.oid, 'USAGE'),
+                    current_user::text
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2",
             &[&request.schema, &request.table],
         )
@@ -182,6 +183,13 @@ async fn find_table(
             format!("{shown} is no ordinary table, so its changes are not in the log"),
             "read the tables it is made from",
         )));
+    }
+    let (may_use, user): (bool, String) = (row.get(7), row.get(8));
+    if !may_use {
+        errors.push(not_ready(
+            format!("role {user} may not use the schema {}", request.schema),
+            format!("run GRANT USAGE ON SCHEMA {} TO {}", quote(&request.schema), quote(&user)),
+        ));
     }
     if !may_select {
         errors.push(not_ready(
