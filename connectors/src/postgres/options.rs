@@ -107,11 +107,11 @@ mod tests {
             socket.write_all(b"N").await.expect("an answer");
         });
         let target = Target::parse(&format!("postgres://{address}/shop?sslmode=require")).expect("a url");
-        let error = target.sql().await.err().expect("no TLS");
+        let error = target.sql().await.expect_err("no TLS");
         let Problem { what, remedy, .. } = problem(None, &error);
         assert!(what.contains("server does not support TLS") && remedy.contains("sslmode=disable"), "{what}: {remedy}");
         let target = Target::parse(&format!("postgres://{address}/shop?sslmode=disable")).expect("a url");
-        let Problem { remedy, .. } = problem(None, &target.sql().await.err().expect("nobody listens"));
+        let Problem { remedy, .. } = problem(None, &target.sql().await.expect_err("nobody listens"));
         assert!(remedy.contains("start the database"), "{remedy}");
     }
 
