@@ -19,7 +19,6 @@ pub struct Claims(Arc<Inner>);
 #[derive(PartialEq)]
 struct Inner {
     subject: Option<String>,
-    roles: Vec<String>,
     token_id: Option<String>,
     issued_at: Option<SystemTime>,
     not_before: Option<SystemTime>,
@@ -28,21 +27,18 @@ struct Inner {
 }
 
 impl Claims {
-    /// Takes the registered claims (RFC 7519, 4.1) and the roles out of a token's content.
-    ///
-    /// `role_claim` names a claim, or is a JSON Pointer (RFC 6901) when it begins with `/`; a text is
-    /// one role, a list of texts is several.
+    /// Takes the registered claims (RFC 7519, 4.1) out of a token's content. What the others mean, roles among them,
+    /// is for who asks for them: whatever they are, the token is right.
     ///
     /// # Errors
     /// [`AuthError::BadClaim`] for a claim of another kind than it has to be.
-    pub fn read(all: Map<String, Value>, role_claim: &str) -> Result<Claims, AuthError> {
+    pub fn read(all: Map<String, Value>) -> Result<Claims, AuthError> {
         let inner = Inner {
             subject: text(&all, "sub")?,
             token_id: text(&all, "jti")?,
             issued_at: time(&all, "iat")?,
             not_before: time(&all, "nbf")?,
             expires: time(&all, "exp")?,
-            roles: roles(&all, role_claim)?,
             all,
         };
         Ok(Claims(Arc::new(inner)))
@@ -52,12 +48,6 @@ impl Claims {
     #[must_use]
     pub fn subject(&self) -> Option<&str> {
         self.0.subject.as_deref()
-    }
-
-    /// What the role claim says; empty when the token has none.
-    #[must_use]
-    pub fn roles(&self) -> &[String] {
-        &self.0.roles
     }
 
     /// `jti`: which token it is.
@@ -101,12 +91,8 @@ impl Claims {
 /// Shows who it is, and leaves the rest, which may be private, out of logs.
 impl fmt::Debug for Claims {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { subject, roles, expires, .. } = &*self.0;
-        f.debug_struct("Claims")
-            .field("subject", subject)
-            .field("roles", roles)
-            .field("expires", expires)
-            .finish_non_exhaustive()
+        let Inner { subject, expires, .. } = &*self.0;
+        f.debug_struct("Claims").field("subject", subject).field("expires", expires).finish_non_exhaustive()
     }
 }
 
@@ -133,24 +119,6 @@ fn time(all: &Map<String, Value>, claim: &'static str) -> Result<Option<SystemTi
     }
 }
 
-fn roles(all: &Map<String, Value>, role_claim: &str) -> Result<Vec<String>, AuthError> {
-    let bad = AuthError::BadClaim { claim: "role", wanted: "a text or a list of texts" };
-    let found = match role_claim.strip_prefix('/') {
-        None => all.get(role_claim),
-        Some(path) => {
-            let mut steps = path.split('/').map(|step| step.replace("~1", "/").replace("~0", "~"));
-            let first = steps.next().and_then(|step| all.get(&step));
-            steps.fold(first, |value, step| value?.get(&step))
-        }
-    };
-    match found {
-        None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::String(role)) => Ok(vec![role.clone()]),
-        Some(Value::Array(roles)) => roles.iter().map(|role| role.as_str().map(str::to_owned).ok_or(bad)).collect(),
-        Some(_) => Err(bad),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,17 +126,17 @@ mod tests {
     use expect_test::expect;
 
     /// What is read of each of these, a line each.
-    fn told(role_claim: &str, contents: &[&str]) -> String {
+    fn told(contents: &[&str]) -> String {
         let show = |time: Option<SystemTime>| {
             time.map(|time| time.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs_f64())
         };
         let mut told = String::new();
         for content in contents {
             let all = serde_json::from_str(content).expect("JSON");
-            let answer = match Claims::read(all, role_claim) {
+            let answer = match Claims::read(all) {
                 Ok(claims) => {
                     let times = [claims.issued_at(), claims.not_before(), claims.expires()].map(show);
-                    format!("{:?} {:?} {:?} {times:?}", claims.subject(), claims.token_id(), claims.roles())
+                    format!("{:?} {:?} {times:?}", claims.subject(), claims.token_id())
                 }
                 Err(error) => format!("{}: {error}", error.code()),
             };
@@ -181,26 +149,26 @@ mod tests {
     fn registered_claims_are_read() {
         expect![[r#"
             {}
-                None None [] [None, None, None]
+                None None [None, None, None]
             {"sub":"ann","jti":"t1","role":"clerk","iat":1,"nbf":2.5,"exp":3e0}
-                Some("ann") Some("t1") ["clerk"] [Some(1.0), Some(2.5), Some(3.0)]
+                Some("ann") Some("t1") [Some(1.0), Some(2.5), Some(3.0)]
             {"sub":null,"jti":null,"role":null,"iat":null,"nbf":null,"exp":null}
-                None None [] [None, None, None]
+                None None [None, None, None]
+            {"role":7,"email":{"of":"ann"}}
+                None None [None, None, None]
             {"exp":0}
-                None None [] [None, None, Some(0.0)]
+                None None [None, None, Some(0.0)]
             {"exp":253402300799}
-                None None [] [None, None, Some(253402300799.0)]
+                None None [None, None, Some(253402300799.0)]
         "#]]
-        .assert_eq(&told(
-            "role",
-            &[
-                "{}",
-                r#"{"sub":"ann","jti":"t1","role":"clerk","iat":1,"nbf":2.5,"exp":3e0}"#,
-                r#"{"sub":null,"jti":null,"role":null,"iat":null,"nbf":null,"exp":null}"#,
-                r#"{"exp":0}"#,
-                r#"{"exp":253402300799}"#,
-            ],
-        ));
+        .assert_eq(&told(&[
+            "{}",
+            r#"{"sub":"ann","jti":"t1","role":"clerk","iat":1,"nbf":2.5,"exp":3e0}"#,
+            r#"{"sub":null,"jti":null,"role":null,"iat":null,"nbf":null,"exp":null}"#,
+            r#"{"role":7,"email":{"of":"ann"}}"#,
+            r#"{"exp":0}"#,
+            r#"{"exp":253402300799}"#,
+        ]));
     }
 
     /// `exp` as a text is not "no expiry", and one in milliseconds is not the year 56,000.
@@ -223,54 +191,26 @@ mod tests {
                 invalid_token: the token's `nbf` is not a time in seconds since 1970
             {"iat":true}
                 invalid_token: the token's `iat` is not a time in seconds since 1970
-            {"role":7}
-                invalid_token: the token's `role` is not a text or a list of texts
-            {"role":["clerk",7]}
-                invalid_token: the token's `role` is not a text or a list of texts
         "#]]
-        .assert_eq(&told(
-            "role",
-            &[
-                r#"{"sub":7}"#,
-                r#"{"jti":["a"]}"#,
-                r#"{"exp":"1300819380"}"#,
-                r#"{"exp":1700000000000}"#,
-                r#"{"exp":253402300800}"#,
-                r#"{"exp":1e300}"#,
-                r#"{"nbf":-1}"#,
-                r#"{"iat":true}"#,
-                r#"{"role":7}"#,
-                r#"{"role":["clerk",7]}"#,
-            ],
-        ));
-    }
-
-    /// A name may have slashes and dots in it, as issuers that use URLs for names have; a path begins
-    /// with a slash.
-    #[test]
-    fn roles_are_where_the_issuer_puts_them() {
-        let roles = |claim, content: &str| {
-            let all = serde_json::from_str(content).expect("JSON");
-            Claims::read(all, claim).map(|claims| claims.roles().to_vec()).map_err(|error| error.to_string())
-        };
-        let list = |roles: &[&str]| Ok(roles.iter().map(|&role| role.to_owned()).collect());
-        let nested = r#"{"realm_access":{"roles":["clerk","boss"]},"a/b":{"~":"x"},"https://x.example/role":"y"}"#;
-        assert_eq!(roles("/realm_access/roles", nested), list(&["clerk", "boss"]));
-        assert_eq!(roles("https://x.example/role", nested), list(&["y"]));
-        assert_eq!(roles("/a~1b/~0", nested), list(&["x"]));
-        assert_eq!(roles("/realm_access/none", nested), list(&[]));
-        assert_eq!(roles("/none/none", nested), list(&[]));
-        assert_eq!(roles("/a~1b", nested), Err("the token's `role` is not a text or a list of texts".to_owned()));
-        assert_eq!(roles("role", nested), list(&[]));
+        .assert_eq(&told(&[
+            r#"{"sub":7}"#,
+            r#"{"jti":["a"]}"#,
+            r#"{"exp":"1300819380"}"#,
+            r#"{"exp":1700000000000}"#,
+            r#"{"exp":253402300800}"#,
+            r#"{"exp":1e300}"#,
+            r#"{"nbf":-1}"#,
+            r#"{"iat":true}"#,
+        ]));
     }
 
     #[test]
     fn every_claim_is_kept_and_logs_show_few() {
         let all = serde_json::from_str(r#"{"sub":"ann","email":"ann@shop.example","role":["clerk"]}"#).expect("JSON");
-        let claims = Claims::read(all, "role").expect("claims");
+        let claims = Claims::read(all).expect("claims");
         assert_eq!(claims.get("email"), Some(&Value::from("ann@shop.example")));
         assert_eq!((claims.get("none"), claims.all().len()), (None, 3));
-        assert_eq!(format!("{claims:?}"), r#"Claims { subject: Some("ann"), roles: ["clerk"], expires: None, .. }"#);
+        assert_eq!(format!("{claims:?}"), r#"Claims { subject: Some("ann"), expires: None, .. }"#);
         assert_eq!(claims, claims.clone());
     }
 }

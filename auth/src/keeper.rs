@@ -74,6 +74,14 @@ pub enum KeyFault {
         #[source]
         cause: KeyError,
     },
+    /// Keys of one kind, and tokens of another.
+    #[error("no token can hold: the keys are for {keys}, and tokens are taken that are signed with {taken}")]
+    OtherAlgorithms {
+        /// What the keys are for.
+        keys: String,
+        /// What is taken.
+        taken: String,
+    },
     /// The address as written is none.
     #[error("keys can't be asked for at the address that is configured")]
     BadAddress(#[source] AddressError),

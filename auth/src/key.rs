@@ -4,6 +4,7 @@
 //! a key's kind is its algorithm (RSA is RS256, a point on P-256 is ES256, …), it is parsed when it is
 //! loaded, and a token's `alg` only has to agree.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -300,6 +301,12 @@ impl KeySet {
     /// [`KeyError::SecretTooShort`], [`KeyError::NoSecret`]
     pub fn from_secret(secret: &[u8]) -> Result<KeySet, KeyError> {
         Ok(KeySet { keys: vec![Key::from_secret(secret)?], skipped: Vec::new() })
+    }
+
+    /// What the keys are for.
+    #[must_use]
+    pub fn algorithms(&self) -> BTreeSet<Algorithm> {
+        self.keys.iter().map(Key::algorithm).collect()
     }
 
     /// What a file of keys holds: PEM, or a JWK or JWKS. What it is is never guessed: a public key in another

@@ -155,7 +155,7 @@ mod tests {
 
     fn is_revoked(revocations: &Revocations, claims: Value) -> bool {
         let Value::Object(all) = claims else { panic!("an object: {claims}") };
-        revocations.check(&Claims::read(all, "role").expect("claims")).is_err()
+        revocations.check(&Claims::read(all).expect("claims")).is_err()
     }
 
     #[test]

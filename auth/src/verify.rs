@@ -37,8 +37,6 @@ pub struct Rules {
     /// The longest time from `iat` to `exp` that is accepted; both are required then. It bounds how
     /// long a revocation has to be remembered.
     pub lifetime_max: Option<Duration>,
-    /// The claim that says which roles the subject has; see [`Claims::read`].
-    pub role_claim: String,
 }
 
 impl Default for Rules {
@@ -50,7 +48,6 @@ impl Default for Rules {
             clock_skew: Duration::from_secs(60),
             expiry_required: true,
             lifetime_max: None,
-            role_claim: "role".to_owned(),
         }
     }
 }
@@ -83,9 +80,17 @@ impl Verifier {
     /// [`AuthError::KeysUnavailable`] until it answers.
     ///
     /// # Errors
-    /// With what is wrong with the secret, the file, or the address as it is written.
+    /// With what is wrong with the secret, the file, or the address as it is written; and when none of the keys is of
+    /// an algorithm that is accepted.
     pub fn open(source: KeySource, rules: Rules) -> Result<(Verifier, Keeper), KeyFault> {
         let (keeper, known, asked) = Keeper::open(source)?;
+        let keys = known.borrow().keys.algorithms();
+        if !keys.is_empty() && keys.is_disjoint(&rules.algorithms) {
+            let names = |algorithms: &BTreeSet<Algorithm>| {
+                algorithms.iter().map(|algorithm| algorithm.name()).collect::<Vec<_>>().join(", ")
+            };
+            return Err(KeyFault::OtherAlgorithms { keys: names(&keys), taken: names(&rules.algorithms) });
+        }
         Ok((Verifier { rules: Arc::new(rules), known, asked }, keeper))
     }
 
@@ -199,7 +204,7 @@ impl Rules {
         }
 
         // 3. The content.
-        let claims = Claims::read(object(payload)?, &self.role_claim)?;
+        let claims = Claims::read(object(payload)?)?;
         self.check_claims(&claims, now)?;
         Ok(claims)
     }
@@ -284,6 +289,23 @@ mod tests {
             told += &format!("{}\n    {answer}\n", content.to_string().replace(&NOON.to_string(), "NOON"));
         }
         told
+    }
+
+    /// A public key and `algorithms = ["HS256"]`: every token was refused, and nobody was told why.
+    #[test]
+    fn keys_that_no_token_can_be_of_are_refused() {
+        let open = |algorithms: &[Algorithm]| {
+            let rules = Rules { algorithms: algorithms.iter().copied().collect(), ..Rules::default() };
+            Verifier::open(KeySource::Secret(SECRET.to_owned()), rules).map(drop).map_err(|fault| fault.to_string())
+        };
+        let expected =
+            "no token can hold: the keys are for HS256, and tokens are taken that are signed with RS256, EdDSA";
+        assert_eq!(open(&[Algorithm::EdDsa, Algorithm::Rs256]), Err(expected.to_owned()));
+        assert_eq!(open(&[Algorithm::EdDsa, Algorithm::Hs256]), Ok(()));
+        // Which keys an address has is not known yet.
+        let url = "https://id.shop.example/keys".to_owned();
+        let rules = Rules { algorithms: [Algorithm::Es256].into(), ..Rules::default() };
+        assert!(Verifier::open(KeySource::Address { url, authorities: None }, rules).is_ok());
     }
 
     /// The examples of RFC 7515 (A.1 to A.3), as they are printed there, and tokens that node's
@@ -379,7 +401,7 @@ mod tests {
         for signer in [signer(), Signer::rsa(), Signer::ec(), Signer::ed()] {
             let (keys, token) = (keys(&[signer.jwk("k1")]), signer.token(Some("k1"), &content()));
             let claims = check(&Rules::default(), &keys, &token, noon(0)).expect("a good token");
-            assert_eq!((claims.subject(), claims.roles()), (Some("ann"), &["clerk".to_owned()][..]));
+            assert_eq!((claims.subject(), claims.get("role")), (Some("ann"), Some(&"clerk".into())));
             let algorithm = signer.algorithm().parse().expect("an algorithm");
             let mut rules = Rules::default();
             rules.algorithms.remove(&algorithm);

@@ -14,7 +14,7 @@ use crate::error::FilterError;
 use crate::json::{PATTERN_CHARS_MAX, literal, may_be_rounded};
 use crate::like::Pattern;
 use crate::predicate::{Column, Leaf, Node, Operator, Predicate};
-use crate::value::{self, Literal, Place, place, type_name};
+use crate::value::{self, Literal, Place, Value, place, type_name};
 
 /// A predicate in which claims stand for values. Put together by its constructors, which check the types against
 /// the schema, so that [`Template::bind`] has nothing left to complain of.
@@ -341,7 +341,7 @@ impl Binder<'_> {
                     };
                 }
                 let Some(left_literal) = self.scalar(left) else { return Node::None };
-                let order = order((&left_literal, cast(left)), (&literal, cast(right)));
+                let order = order((&left_literal, left), (&literal, right));
                 truth(order.map(|order| operator.holds(order)), is_negated)
             }
             Formula::IsIn { operand, list } => self.is_in(operand, list, is_negated),
@@ -349,8 +349,14 @@ impl Binder<'_> {
                 let column = self.column(*number);
                 if is_negated { Leaf::is_not_null(&column) } else { Leaf::is_null(&column) }
             }
-            Formula::IsNull(Operand::Claim(path, _)) => {
-                truth(Some(path.find(self.claims).is_none_or(Json::is_null)), is_negated)
+            Formula::IsNull(operand @ Operand::Claim(path, cast)) => {
+                let is_null = match (path.find(self.claims), cast) {
+                    (None | Some(Json::Null), _) => Some(true),
+                    (Some(_), None) => Some(false),
+                    // What can't be cast is not NULL to Postgres but an error, so that neither answer shows a row.
+                    (Some(_), Some(cast)) => self.scalar(operand).and_then(|it| value_of(&it, cast)).map(|_| false),
+                };
+                truth(is_null, is_negated)
             }
             Formula::IsNull(Operand::Literal(literal, _)) => truth(Some(*literal == Literal::Null), is_negated),
             Formula::Like { operand, pattern, is_insensitive } => {
@@ -377,9 +383,11 @@ impl Binder<'_> {
         let mut items: Vec<(&Operand, Option<Literal>)> = Vec::new();
         for item in list {
             match item {
-                Operand::Claim(path, _) => match path.find(self.claims) {
-                    Some(Json::Array(array)) => items.extend(array.iter().map(|it| (item, claimed(it)))),
-                    Some(other) => items.push((item, claimed(other))),
+                Operand::Claim(path, cast) => match path.find(self.claims) {
+                    Some(Json::Array(array)) => {
+                        items.extend(array.iter().map(|it| (item, claimed(it, cast.as_ref()))));
+                    }
+                    Some(other) => items.push((item, claimed(other, cast.as_ref()))),
                     None => items.push((item, None)),
                 },
                 item => items.push((item, self.scalar(item))),
@@ -409,7 +417,7 @@ impl Binder<'_> {
         let Some(left) = self.scalar(operand) else { return Node::None };
         let mut found = Some(false);
         for (item, literal) in &items {
-            let order = literal.as_ref().and_then(|literal| order((&left, cast(operand)), (literal, cast(item))));
+            let order = literal.as_ref().and_then(|literal| order((&left, operand), (literal, item)));
             match order {
                 Some(order) if order.is_eq() => {
                     found = Some(true);
@@ -430,8 +438,8 @@ impl Binder<'_> {
     fn scalar(&self, operand: &Operand) -> Option<Literal> {
         let found = match operand {
             Operand::Column(_) => None,
-            Operand::Literal(literal, _) => Some(literal.clone()),
-            Operand::Claim(path, _) => claimed(path.find(self.claims)?),
+            Operand::Literal(literal, cast) => constant(literal, cast.as_ref()),
+            Operand::Claim(path, cast) => claimed(path.find(self.claims)?, cast.as_ref()),
         };
         found.filter(|found| *found != Literal::Null)
     }
@@ -439,18 +447,58 @@ impl Binder<'_> {
     /// A value's place in a column; `None` is NULL, since it is no value of the column's type or of its cast's.
     fn place(&self, column: &Column, operand: &Operand, literal: &Literal) -> Option<Place> {
         let literal = settled(literal, cast(operand).unwrap_or(&column.data_type))?;
-        if let Some(cast) = cast(operand)
-            && !matches!(place(&literal, cast), Ok(Place::On(_)))
-        {
-            return None;
+        if let Some(cast) = cast(operand) {
+            value_of(&literal, cast)?;
         }
         place(&literal, &column.data_type).ok()
     }
 }
 
-/// The value of a claim. A number that JSON may have rounded is none: another's id could be rounded to the same.
-fn claimed(json: &Json) -> Option<Literal> {
-    if may_be_rounded(json) { None } else { literal(json) }
+/// The value of a claim, as its cast reads it. A number that JSON may have rounded is none: another's id could be
+/// rounded to the same.
+fn claimed(json: &Json, cast: Option<&DataType>) -> Option<Literal> {
+    let is_beyond = json.is_f64() && json.as_f64().is_some_and(|number| number.abs() >= DOUBLE_INTEGERS_END);
+    if may_be_rounded(json) || is_beyond {
+        return None;
+    }
+    // To Postgres every claim is text (`->>`), and a number is cast from its text.
+    match (literal(json)?, cast) {
+        (Literal::Number(text) | Literal::Text(text), Some(cast)) if value::is_number(cast) => number(&text, cast),
+        (literal, _) => Some(literal),
+    }
+}
+
+/// The value of a constant, as its cast reads it: by its text when it was in quotes.
+fn constant(literal: &Literal, cast: Option<&DataType>) -> Option<Literal> {
+    match (literal, cast) {
+        (Literal::Text(text), Some(cast)) if value::is_number(cast) => number(text, cast),
+        (literal, _) => Some(literal.clone()),
+    }
+}
+
+/// Reads text as Postgres casts it to a type of numbers: blanks round it are none of it, an integer is nothing but
+/// digits behind a sign (not `2.0`, not `2e0`), and what a float can't tell from zero is out of its range.
+fn number(text: &str, cast: &DataType) -> Option<Literal> {
+    let text = text.trim_matches([' ', '\t', '\n', '\u{b}', '\u{c}', '\r']);
+    if value::is_integer(cast) {
+        let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+    }
+    let literal = Literal::Text(text.to_owned());
+    let is_lost = !value::is_exact_number(cast)
+        && value::significant_digits(text) > 0
+        && value_of(&literal, cast) == value_of(&Literal::Text("0".to_owned()), cast);
+    (!is_lost).then_some(literal)
+}
+
+/// The value of a type that a literal is; `None` when it is none, or lies between two.
+fn value_of(literal: &Literal, data_type: &DataType) -> Option<Value> {
+    match place(&settled(literal, data_type)?, data_type) {
+        Ok(Place::On(value)) => Some(value),
+        _ => None,
+    }
 }
 
 /// What a literal is where a type is wanted: a whole number is text by its digits where that is, as `->>` of
@@ -464,32 +512,37 @@ fn settled(literal: &Literal, data_type: &DataType) -> Option<Literal> {
     }
 }
 
-/// Of two values that touch no column, each with its cast. A value that is none of its own cast's is NULL, which is
-/// `None`, as is what comes of it. Where there is a cast, both are of its family, and numbers are compared exactly,
-/// whatever their types; otherwise both are of one kind, or one is a number and the other the text of one.
-fn order(left: (&Literal, Option<&DataType>), right: (&Literal, Option<&DataType>)) -> Option<std::cmp::Ordering> {
+/// Of two values that touch no column, each with where it is from. A value that is none of its own cast's is NULL,
+/// which is `None`, as is what comes of it. Where there is a cast, both are of its family, and numbers are compared
+/// exactly, whatever their types; otherwise a constant that is no text says what they are, and if there is none both
+/// are texts.
+fn order(left: (&Literal, &Operand), right: (&Literal, &Operand)) -> Option<std::cmp::Ordering> {
     const EXACT: DataType = DataType::Decimal256(76, 30);
-    let value = |literal: &Literal, data_type: &DataType| match place(&settled(literal, data_type)?, data_type) {
-        Ok(Place::On(value)) => Some(value),
-        _ => None,
-    };
-    for (literal, cast) in [left, right] {
-        if let Some(cast) = cast {
-            value(literal, cast)?;
+    for (literal, operand) in [left, right] {
+        if let Some(cast) = cast(operand) {
+            value_of(literal, cast)?;
         }
     }
-    let data_type = match (left.1, right.1) {
+    let data_type = match (cast(left.1), cast(right.1)) {
         (Some(one), Some(other)) if one == other => one,
         (Some(float), _) | (_, Some(float)) if value::is_number(float) && !value::is_exact_number(float) => float,
         (Some(number), _) | (_, Some(number)) if value::is_exact_number(number) => &EXACT,
         (Some(cast), _) | (_, Some(cast)) => cast,
-        (None, None) => match (left.0, right.0) {
-            (Literal::Boolean(_), _) | (_, Literal::Boolean(_)) => &DataType::Boolean,
-            (Literal::Number(_), _) | (_, Literal::Number(_)) => &EXACT,
-            _ => &DataType::Utf8,
+        (None, None) => match (left.1, right.1) {
+            (Operand::Literal(Literal::Boolean(_), _), _) | (_, Operand::Literal(Literal::Boolean(_), _)) => {
+                &DataType::Boolean
+            }
+            (Operand::Literal(Literal::Number(_), _), _) | (_, Operand::Literal(Literal::Number(_), _)) => &EXACT,
+            _ => {
+                let text = |literal: &Literal| match literal {
+                    Literal::Boolean(truth) => Some(Value::Text(truth.to_string().into())),
+                    literal => value_of(literal, &DataType::Utf8),
+                };
+                return Some(text(left.0)?.cmp(&text(right.0)?));
+            }
         },
     };
-    Some(value(left.0, data_type)?.cmp(&value(right.0, data_type)?))
+    Some(value_of(left.0, data_type)?.cmp(&value_of(right.0, data_type)?))
 }
 
 fn truth(truth: Option<bool>, is_negated: bool) -> Node {
@@ -521,10 +574,12 @@ fn check_pair(left: &Operand, right: &Operand, schema: &Schema) -> Result<(), Fi
             Operand::Literal(Literal::Null, _) => {
                 return wrong("nothing compares with NULL; use IS NULL or IS NOT NULL");
             }
-            Operand::Literal(literal, Some(cast)) if !matches!(place(literal, cast), Ok(Place::On(_))) => {
-                let message = place(literal, cast).err();
-                return wrong(message.unwrap_or_else(|| format!("the literal is no {}", type_name(cast))));
-            }
+            Operand::Literal(literal, Some(cast)) => match constant(literal, Some(cast)).map(|it| place(&it, cast)) {
+                Some(Ok(Place::On(_))) => {}
+                Some(Err(message)) => return wrong(message),
+                Some(Ok(_)) => return wrong(format!("the literal is no {}", type_name(cast))),
+                None => return wrong(value::refused(literal, cast)),
+            },
             _ => {}
         }
     }
@@ -539,8 +594,10 @@ fn check_pair(left: &Operand, right: &Operand, schema: &Schema) -> Result<(), Fi
         {
             return wrong(format!("`{name}` is {data_type}, which does not compare with {}", type_name(cast)));
         }
-        if let Operand::Literal(literal, _) = right {
-            place(literal, &column.data_type)
+        if let Operand::Literal(literal, cast) = right
+            && let Some(literal) = constant(literal, cast.as_ref())
+        {
+            place(&literal, &column.data_type)
                 .map_err(|message| FilterError::new("", format!("`{name}`: {message}")))?;
         }
         return Ok(());
@@ -551,8 +608,10 @@ fn check_pair(left: &Operand, right: &Operand, schema: &Schema) -> Result<(), Fi
         }
         (Some(cast), None) | (None, Some(cast)) => {
             for operand in [left, right] {
-                if let Operand::Literal(literal, _) = operand {
-                    place(literal, cast).map_err(|message| FilterError::new("", message))?;
+                if let Operand::Literal(literal, own) = operand
+                    && let Some(literal) = constant(literal, own.as_ref())
+                {
+                    place(&literal, cast).map_err(|message| FilterError::new("", message))?;
                 }
             }
             Ok(())
@@ -584,3 +643,5 @@ impl Family {
 }
 
 const CLAIM_NAMES_MAX: usize = 32;
+/// From here on a double is many integers.
+const DOUBLE_INTEGERS_END: f64 = 9_007_199_254_740_992.0;

@@ -96,15 +96,18 @@ pub(crate) fn interval_key(months: i32, days: i32, nanos: i64) -> i128 {
 
 /// Finds the place of a literal among the values of a type; the error says what those look like.
 pub(crate) fn place(literal: &Literal, data_type: &DataType) -> Result<Place, String> {
-    placed(literal, data_type).ok_or_else(|| {
-        let got = match literal {
-            Literal::Null => "NULL".to_owned(),
-            Literal::Boolean(value) => value.to_string(),
-            Literal::Number(text) => shown(text),
-            Literal::Text(text) => format!("{:?}", shown(text)),
-        };
-        format!("{got} is no {}, which looks like {}", type_name(data_type), looks_like(data_type))
-    })
+    placed(literal, data_type).ok_or_else(|| refused(literal, data_type))
+}
+
+/// Says that a literal is no value of a type, and what those look like.
+pub(crate) fn refused(literal: &Literal, data_type: &DataType) -> String {
+    let got = match literal {
+        Literal::Null => "NULL".to_owned(),
+        Literal::Boolean(value) => value.to_string(),
+        Literal::Number(text) => shown(text),
+        Literal::Text(text) => format!("{:?}", shown(text)),
+    };
+    format!("{got} is no {}, which looks like {}", type_name(data_type), looks_like(data_type))
 }
 
 fn placed(literal: &Literal, data_type: &DataType) -> Option<Place> {
@@ -241,6 +244,11 @@ pub(crate) fn is_number(data_type: &DataType) -> bool {
 /// Integers and numerics.
 pub(crate) fn is_exact_number(data_type: &DataType) -> bool {
     integer_range(data_type).is_some() || matches!(data_type, DataType::Decimal128(..) | DataType::Decimal256(..))
+}
+
+/// Integers.
+pub(crate) fn is_integer(data_type: &DataType) -> bool {
+    integer_range(data_type).is_some()
 }
 
 fn integer_range(data_type: &DataType) -> Option<(i256, i256)> {

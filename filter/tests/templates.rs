@@ -328,6 +328,142 @@ fn each_claim_is_of_its_own_cast() {
     );
 }
 
+/// Postgres casts the text of a claim (`->>`), and what is no integer by its text is an error: no row, negated or not.
+/// Casts were by value, so that `2.0`, `"2.0"` and `"2e0"` showed the rows of 2. The answers are those of Postgres 15.
+#[test]
+fn an_integer_is_cast_from_its_text() {
+    const ALL: &[i64] = &[1, 2, 3, 4];
+    let integers = [
+        (DataType::Int16, json!(40_000)),
+        (DataType::Int32, json!("2147483648")),
+        (DataType::Int64, json!(9_223_372_036_854_775_808_u64)),
+    ];
+    for (to, too_large) in integers {
+        let takes: Vec<Json> =
+            [json!(2), json!("2"), json!("+2"), json!("002"), json!(" 2 "), json!("\t\n2\u{b}\u{c}\r")].into();
+        let refuses: Vec<Json> = [json!(2.0), json!(-0.0), json!(true), json!(["2"]), json!({"n": 2}), too_large]
+            .into_iter()
+            .chain(
+                ["2.0", "2.", "2e0", "20e-1", "", " ", "+", "++2", "- 2", "2 2", "0x2", "2_0", "2\u{a0}", "NaN"]
+                    .map(Json::from),
+            )
+            .collect();
+        let cast = || cast_claim("x", to.clone());
+        for claim in takes {
+            let token =
+                |shown: &'static [i64], by_negation: &'static [i64]| [(json!({"x": claim}), shown, by_negation)];
+            check(compare(ID, Operator::Eq, cast()), &token(&[2], &[1, 3, 4]));
+            check(compare(TOTAL, Operator::Lt, cast()), &token(&[3], &[1, 2]));
+            check(is_in(ID, vec![cast()]), &token(&[2], &[1, 3, 4]));
+            check(compare(cast(), Operator::Eq, number("2")), &token(ALL, &[]));
+            check(is_in(cast(), vec![number("1"), number("2")]), &token(ALL, &[]));
+            check(Template::is_null(cast(), &orders().schema()), &token(&[], ALL));
+        }
+        for claim in refuses {
+            let token = [(json!({"x": claim}), &[][..], &[][..])];
+            check(compare(ID, Operator::Eq, cast()), &token);
+            check(compare(TOTAL, Operator::Lt, cast()), &token);
+            check(compare(cast(), Operator::Eq, number("2")), &token);
+            check(is_in(cast(), vec![number("1"), number("2")]), &token);
+            check(Template::is_null(cast(), &orders().schema()), &token);
+            if !claim.is_array() {
+                check(is_in(ID, vec![cast()]), &token);
+            }
+        }
+    }
+    // Of a list each item is cast; one that is none makes it unknown whether another row is in it.
+    check(
+        is_in(ID, vec![cast_claim("x", DataType::Int32)]),
+        &[(json!({"x": ["1", " 2"]}), &[1, 2], &[3, 4]), (json!({"x": [1, 2.0, "3.0"]}), &[1], &[])],
+    );
+    // A constant too is cast by its text when it is in quotes, and by its value when it is a number.
+    let constant = |literal| Operand::Literal(literal, Some(DataType::Int32));
+    let told = compare(ID, Operator::Eq, constant(Literal::Text("2.0".to_owned()))).unwrap_err().to_string();
+    assert_eq!(told, r#""2.0" is no integer, which looks like 42 or "42""#);
+    check(compare(ID, Operator::Eq, constant(Literal::Text(" 2".to_owned()))), &[(json!({}), &[2], &[1, 3, 4])]);
+    check(compare(ID, Operator::Eq, constant(Literal::Number("2.0".to_owned()))), &[(json!({}), &[2], &[1, 3, 4])]);
+}
+
+/// Other numbers are cast by value, and blanks round them are none of it, as in Postgres. Of a number that a double
+/// can't tell from zero Postgres says that it is out of range.
+#[test]
+fn other_numbers_are_cast_by_value() {
+    let decimal = || compare(ID, Operator::Eq, cast_claim("x", DataType::Decimal128(10, 2)));
+    for two in [json!(2), json!(2.0), json!("2.0"), json!("2e0"), json!(" 2\n"), json!("+2.")] {
+        check(decimal(), &[(json!({"x": two}), &[2], &[1, 3, 4])]);
+    }
+    for none in [json!("2 .0"), json!("2,0"), json!("2.005"), json!(""), json!(" "), json!(true)] {
+        check(decimal(), &[(json!({"x": none}), &[], &[])]);
+    }
+    for (to, small) in [(DataType::Float64, "1e-400"), (DataType::Float32, "1e-50")] {
+        let float = || compare(Operand::Column(3), Operator::Gt, cast_claim("x", to.clone()));
+        check(float(), &[(json!({"x": " 2e0 "}), &[3, 4], &[1, 2]), (json!({"x": "0.0"}), &[1, 2, 3, 4], &[])]);
+        check(float(), &[(json!({"x": small}), &[], &[]), (json!({"x": "1e400"}), &[], &[])]);
+    }
+}
+
+/// What is compared as text is compared by the text of a claim, which a number that has a point does not have: of `2.0`
+/// and `2.00` nobody could tell any more which it was. `claim('level') = '2'` was true for 2.0, and 10 came after '9'.
+#[test]
+fn claims_without_a_cast_are_texts() {
+    const ALL: &[i64] = &[1, 2, 3, 4];
+    check(
+        compare(claim("x"), Operator::Eq, text("2")),
+        &[
+            (json!({"x": 2}), ALL, &[]),
+            (json!({"x": "2"}), ALL, &[]),
+            (json!({"x": 3}), &[], ALL),
+            (json!({"x": "2.0"}), &[], ALL),
+            (json!({"x": " 2"}), &[], ALL),
+            (json!({"x": 2.0}), &[], &[]),
+            (json!({"x": true}), &[], ALL),
+            (json!({"x": [2]}), &[], &[]),
+        ],
+    );
+    check(
+        is_in(claim("x"), vec![text("2"), text("true")]),
+        &[(json!({"x": 2.0}), &[], &[]), (json!({"x": 2}), ALL, &[]), (json!({"x": true}), ALL, &[])],
+    );
+    check(is_in(text("2"), vec![claim("x")]), &[(json!({"x": [2.0]}), &[], &[]), (json!({"x": [3, 2]}), ALL, &[])]);
+    check(
+        compare(claim("x"), Operator::Gt, text("9")),
+        &[(json!({"x": 10}), &[], ALL), (json!({"x": "10"}), &[], ALL), (json!({"x": 91}), ALL, &[])],
+    );
+    check(
+        compare(claim("x"), Operator::Lt, claim("y")),
+        &[
+            (json!({"x": 10, "y": 9}), ALL, &[]),
+            (json!({"x": 9, "y": "10"}), &[], ALL),
+            (json!({"x": 1.5, "y": 2}), &[], &[]),
+        ],
+    );
+    // 't' is true where it is a boolean, and a text like another where nothing says so.
+    check(
+        compare(claim("x"), Operator::Eq, text("t")),
+        &[(json!({"x": "t"}), ALL, &[]), (json!({"x": true}), &[], ALL)],
+    );
+    check(compare(claim("x"), Operator::Eq, text("true")), &[(json!({"x": true}), ALL, &[])]);
+    check(compare(cast_claim("x", DataType::Boolean), Operator::Eq, text("t")), &[(json!({"x": true}), ALL, &[])]);
+}
+
+/// Integers beyond 64 bits come as doubles, and of those some are many integers: `20000000000000000001` and
+/// `20000000000000000000` are both written `2e19`, of a single digit.
+#[test]
+fn an_integer_that_may_be_another_is_null() {
+    let token = |claims: &str| serde_json::from_str::<Json>(claims).expect("JSON");
+    check(
+        compare(TOTAL, Operator::Lt, claim("x")),
+        &[
+            (token(r#"{"x": 20000000000000000001}"#), &[], &[]),
+            (token(r#"{"x": -20000000000000000001}"#), &[], &[]),
+            (token(r#"{"x": 2e19}"#), &[], &[]),
+            (token(r#"{"x": "2e19"}"#), &[1, 2, 3], &[]),
+            (token(r#"{"x": 18446744073709551615}"#), &[1, 2, 3], &[]),
+            (token(r#"{"x": 1e3}"#), &[1, 2, 3], &[]),
+        ],
+    );
+}
+
 #[test]
 fn claims_are_found_by_their_longest_name() {
     let hasura = json!({"https://hasura.io/jwt/claims": {"x-hasura-user-id": "7"}, "a": {"b": {"c": 1}}, "a.b": 2,
@@ -417,7 +553,7 @@ fn types_are_checked_before_there_is_a_token() {
             `owner` is text, which does not compare with date
             date does not compare with boolean
             "x" is no bigint, which looks like 42 or "42"
-            the literal is no bigint
+            "1.5" is no bigint, which looks like 42 or "42"
             "y" is no bigint, which looks like 42 or "42"
             bigint does not compare with timestamp
             a list holds literals and claims, not columns

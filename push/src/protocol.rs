@@ -4,8 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use pipeline::Position;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use crate::json::write_string;
 
@@ -36,18 +35,14 @@ pub enum Request {
 }
 
 /// A subscription.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Subscribe {
-    #[doc(hidden)]
-    pub op: String,
     /// The client's name for the subscription.
     pub id: String,
     /// The projection's name.
     pub projection: String,
-    /// Which rows; all when it is missing.
-    #[serde(rename = "where")]
-    pub filter: Option<serde_json::Value>,
+    /// `where`: which rows; all when it is missing.
+    pub filter: Option<Value>,
     /// Which columns; all when it is missing.
     pub columns: Option<Vec<String>>,
     /// With a limit: by which columns the rows are in order.
@@ -67,19 +62,16 @@ impl Subscribe {
 }
 
 /// A column to sort by.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct OrderBy {
     /// Its name.
     pub column: String,
     /// Whether the largest come first.
-    #[serde(default)]
     pub descending: bool,
 }
 
 /// What a client still holds of a subscription of before.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Resume {
     /// `cursor` of the last message that it took in.
     pub cursor: String,
@@ -88,10 +80,8 @@ pub struct Resume {
 }
 
 /// How often a session is told, and how much at a time.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
-    op: String,
     /// At least so many milliseconds between two diffs.
     pub interval_ms: Option<u64>,
     /// One diff for all that happened since the last, or one an epoch.
@@ -101,8 +91,7 @@ pub struct Batch {
 }
 
 /// What a diff is of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// All that happened since the last one, net.
     #[default]
@@ -162,22 +151,6 @@ impl fmt::Display for Refusal {
     }
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Unsubscribe {
-    #[serde(rename = "op")]
-    _op: String,
-    id: String,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Authenticate {
-    #[serde(rename = "op")]
-    _op: String,
-    token: String,
-}
-
 /// Reads a client's message. A member that is not known is refused: a `were` that is passed over
 /// would be a subscription to everything.
 ///
@@ -185,45 +158,32 @@ struct Authenticate {
 /// With what is wrong with it.
 pub fn parse(text: &str) -> Result<Request, Refusal> {
     // Two looks: whether it is JSON at all, then whether it is a request.
-    let value: serde_json::Value = serde_json::from_str(text)
+    let value: Value = serde_json::from_str(text)
         .map_err(|error| Refusal::new("bad_json", format!("the message is not JSON: {error}")))?;
     let op = match value.get("op") {
-        Some(serde_json::Value::String(op)) => op.clone(),
-        Some(_) => return Err(Refusal::new("bad_request", "`op` is a text")),
-        None => return Err(Refusal::new("bad_request", "the message has no `op`")),
+        Some(Value::String(op)) => op.clone(),
+        Some(_) => return Err(wrong("`op` is a text")),
+        None => return Err(wrong("the message has no `op`")),
     };
-    let id = value.get("id").and_then(serde_json::Value::as_str).map(str::to_owned);
-    let about = |refusal: Refusal| match id.as_deref().filter(|id| is_id(id)) {
+    let id = value.get("id").and_then(Value::as_str).map(str::to_owned);
+    if matches!(op.as_str(), "subscribe" | "unsubscribe") && !id.as_deref().is_some_and(is_id) {
+        return Err(match value.get("id") {
+            None | Some(Value::Null) => wrong(format!("`{op}` needs an `id`")),
+            Some(_) => wrong(format!("an `id` is a text of 1 to {ID_CHARS_MAX} characters")),
+        });
+    }
+    let Value::Object(members) = value else { return Err(wrong("the message is no object")) };
+    let members = Members { of: &op, members };
+    let about = |refusal: Refusal| match &id {
         Some(id) => refusal.about(id),
         None => refusal,
     };
-    if matches!(op.as_str(), "subscribe" | "unsubscribe") {
-        let id = id.as_deref().ok_or_else(|| Refusal::new("bad_request", format!("`{op}` needs an `id`")))?;
-        if !is_id(id) {
-            return Err(Refusal::new("bad_request", format!("an `id` has 1 to {ID_CHARS_MAX} characters")));
-        }
-    }
     match op.as_str() {
         "ping" => Ok(Request::Ping),
-        "subscribe" => {
-            let subscribe: Subscribe = read(value).map_err(about)?;
-            if subscribe.projection.is_empty() {
-                return Err(about(Refusal::new("bad_request", "`subscribe` needs a `projection`")));
-            }
-            Ok(Request::Subscribe(Box::new(subscribe)))
-        }
-        "unsubscribe" => {
-            let Unsubscribe { id, .. } = read(value).map_err(about)?;
-            Ok(Request::Unsubscribe { id })
-        }
-        "batch" => read(value).map(Request::Batch),
-        "authenticate" => {
-            let Authenticate { token, .. } = read(value)?;
-            if token.is_empty() {
-                return Err(Refusal::new("bad_request", "`authenticate` needs a `token`"));
-            }
-            Ok(Request::Authenticate { token })
-        }
+        "subscribe" => members.subscribe().map(|it| Request::Subscribe(Box::new(it))).map_err(about),
+        "unsubscribe" => members.unsubscribe().map_err(about),
+        "batch" => members.batch().map(Request::Batch),
+        "authenticate" => members.authenticate(),
         other => Err(Refusal::new(
             "unknown_op",
             format!(
@@ -234,11 +194,123 @@ pub fn parse(text: &str) -> Result<Request, Refusal> {
     }
 }
 
-fn read<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Refusal> {
-    serde_json::from_value(value).map_err(|error| {
-        Refusal::new("bad_request", format!("the message is no request: {}", shorten(&error.to_string())))
-    })
+fn wrong(message: impl Into<String>) -> Refusal {
+    Refusal::new("bad_request", message)
 }
+
+/// The members of an object, each of which is taken by its name. One that is null is as one that is not there.
+struct Members<'a> {
+    /// What it is called to its sender.
+    of: &'a str,
+    members: Map<String, Value>,
+}
+
+impl Members<'_> {
+    fn subscribe(mut self) -> Result<Subscribe, Refusal> {
+        self.knows(&["op", "id", "projection", "where", "columns", "order", "limit", "resume"])?;
+        Ok(Subscribe {
+            id: self.needed("id")?,
+            filter: self.members.remove("where").filter(|filter| !filter.is_null()),
+            columns: self.list("columns", "a list of names", |item| match item {
+                Value::String(name) => Some(Ok(name)),
+                _ => None,
+            })?,
+            order: self.list("order", ORDER_FORM, |item| match item {
+                Value::Object(members) => Some(Members { of: "order", members }.order_by()),
+                _ => None,
+            })?,
+            limit: self.whole("limit")?,
+            resume: self.take("resume", "an object with `cursor` and `view`", |value| match value {
+                Value::Object(members) => Some(Members { of: "resume", members }.resume()),
+                _ => None,
+            })?,
+            projection: self.needed("projection")?,
+        })
+    }
+
+    fn order_by(mut self) -> Result<OrderBy, Refusal> {
+        self.knows(&["column", "descending"])?;
+        let descending = self.take("descending", "true or false", |value| value.as_bool().map(Ok))?;
+        Ok(OrderBy { column: self.needed("column")?, descending: descending.unwrap_or(false) })
+    }
+
+    fn resume(mut self) -> Result<Resume, Refusal> {
+        self.knows(&["cursor", "view"])?;
+        let mut held = |name| self.text(name)?.ok_or_else(|| wrong(format!("`resume` needs a `{name}`")));
+        Ok(Resume { cursor: held("cursor")?, view: held("view")? })
+    }
+
+    fn unsubscribe(mut self) -> Result<Request, Refusal> {
+        self.knows(&["op", "id"])?;
+        Ok(Request::Unsubscribe { id: self.needed("id")? })
+    }
+
+    fn batch(mut self) -> Result<Batch, Refusal> {
+        self.knows(&["op", "interval_ms", "mode", "rows_max"])?;
+        let mode = self.take("mode", "\"latest\" or \"every\"", |value| match value.as_str()? {
+            "latest" => Some(Ok(Mode::Latest)),
+            "every" => Some(Ok(Mode::Every)),
+            _ => None,
+        })?;
+        Ok(Batch { interval_ms: self.whole("interval_ms")?, mode, rows_max: self.whole("rows_max")? })
+    }
+
+    fn authenticate(mut self) -> Result<Request, Refusal> {
+        self.knows(&["op", "token"])?;
+        Ok(Request::Authenticate { token: self.needed("token")? })
+    }
+
+    /// Refuses a member that is not one of these.
+    fn knows(&self, names: &[&str]) -> Result<(), Refusal> {
+        match self.members.keys().find(|name| !names.contains(&name.as_str())) {
+            None => Ok(()),
+            Some(name) => {
+                let (name, known) = (shorten(name), names.join(", "));
+                Err(wrong(format!("there is no `{name}` in `{}`; there are {known}", self.of)))
+            }
+        }
+    }
+
+    /// Takes a member, if it is there; `read` answers `None` for one that is not what is `wanted`.
+    fn take<T>(
+        &mut self,
+        name: &str,
+        wanted: &str,
+        read: impl FnOnce(Value) -> Option<Result<T, Refusal>>,
+    ) -> Result<Option<T>, Refusal> {
+        let Some(value) = self.members.remove(name).filter(|value| !value.is_null()) else { return Ok(None) };
+        let told = shorten(&value.to_string());
+        read(value).unwrap_or_else(|| Err(wrong(format!("`{name}` is {wanted}, not {told}")))).map(Some)
+    }
+
+    fn text(&mut self, name: &str) -> Result<Option<String>, Refusal> {
+        self.take(name, "a text", |value| if let Value::String(text) = value { Some(Ok(text)) } else { None })
+    }
+
+    /// A text that has to be there and to say something.
+    fn needed(&mut self, name: &str) -> Result<String, Refusal> {
+        let text = self.text(name)?.filter(|text| !text.is_empty());
+        text.ok_or_else(|| wrong(format!("`{}` needs a `{name}`", self.of)))
+    }
+
+    fn whole(&mut self, name: &str) -> Result<Option<u64>, Refusal> {
+        self.take(name, "a whole number", |value| value.as_u64().map(Ok))
+    }
+
+    fn list<T>(
+        &mut self,
+        name: &str,
+        wanted: &str,
+        read: impl FnMut(Value) -> Option<Result<T, Refusal>>,
+    ) -> Result<Option<Vec<T>>, Refusal> {
+        self.take(name, wanted, |value| match value {
+            Value::Array(items) => items.into_iter().map(read).collect(),
+            _ => None,
+        })
+    }
+}
+
+const ORDER_FORM: &str = r#"a list such as [{"column":"total","descending":true}]"#;
 
 fn is_id(id: &str) -> bool {
     !id.is_empty() && id.chars().count() <= ID_CHARS_MAX
@@ -325,10 +397,87 @@ mod tests {
             {"op":"subscribe","id":"a \"b\""}
                 {"op":"error","id":"a \"b\"","code":"bad_request","message":"`subscribe` needs a `projection`"}
             {"op":"subscribe","id":""}
-                {"op":"error","code":"bad_request","message":"an `id` has 1 to 64 characters"}
+                {"op":"error","code":"bad_request","message":"an `id` is a text of 1 to 64 characters"}
         "#]]
         .assert_eq(&answers.concat());
         assert_eq!(parse("{}").expect_err("a mistake").to_string(), "bad_request: the message has no `op`");
+    }
+
+    /// Each is told by its name, in words of JSON: `expected struct Resume` was the name of a type of ours, and of which
+    /// member it was said nobody could tell.
+    #[test]
+    fn a_member_of_the_wrong_kind_is_named() {
+        let mistakes = [
+            (r#"{"op":"subscribe","id":5}"#, "an `id` is a text of 1 to 64 characters"),
+            (r#"{"op":"unsubscribe","id":null}"#, "`unsubscribe` needs an `id`"),
+            (r#""projection":["keyed"]"#, r#"`projection` is a text, not ["keyed"]"#),
+            (r#""resume":5"#, "`resume` is an object with `cursor` and `view`, not 5"),
+            (r#""resume":{}"#, "`resume` needs a `cursor`"),
+            (r#""resume":{"cursor":"boot-1"}"#, "`resume` needs a `view`"),
+            (r#""resume":{"cursor":1,"view":"x"}"#, "`cursor` is a text, not 1"),
+            (r#""resume":{"cursor":"","view":"","at":1}"#, "there is no `at` in `resume`; there are cursor, view"),
+            (r#""limit":"ten""#, r#"`limit` is a whole number, not "ten""#),
+            (r#""limit":-1"#, "`limit` is a whole number, not -1"),
+            (r#""limit":1.0"#, "`limit` is a whole number, not 1.0"),
+            (r#""columns":"id""#, r#"`columns` is a list of names, not "id""#),
+            (r#""columns":["id",1]"#, r#"`columns` is a list of names, not ["id",1]"#),
+            (r#""order":"id""#, r#"`order` is a list such as [{"column":"total","descending":true}], not "id""#),
+            (r#""order":["id"]"#, r#"`order` is a list such as [{"column":"total","descending":true}], not ["id"]"#),
+            (r#""order":[{}]"#, "`order` needs a `column`"),
+            (r#""order":[{"column":"id","descending":1}]"#, "`descending` is true or false, not 1"),
+            (r#""order":[{"column":"id","desc":true}]"#, "there is no `desc` in `order`; there are column, descending"),
+            (
+                r#""were":{}"#,
+                "there is no `were` in `subscribe`; there are op, id, projection, where, columns, order, limit, resume",
+            ),
+            (r#"{"op":"unsubscribe","id":"a","now":1}"#, "there is no `now` in `unsubscribe`; there are op, id"),
+            (r#"{"op":"authenticate"}"#, "`authenticate` needs a `token`"),
+            (r#"{"op":"authenticate","token":7}"#, "`token` is a text, not 7"),
+            (r#"{"op":"authenticate","jwt":"x"}"#, "there is no `jwt` in `authenticate`; there are op, token"),
+            (r#"{"op":"batch","interval_ms":"1s"}"#, r#"`interval_ms` is a whole number, not "1s""#),
+            (r#"{"op":"batch","rows_max":1e3}"#, "`rows_max` is a whole number, not 1000.0"),
+            (r#"{"op":"batch","mode":"slow"}"#, r#"`mode` is "latest" or "every", not "slow""#),
+            (r#"{"op":"batch","rows":1}"#, "there is no `rows` in `batch`; there are op, interval_ms, mode, rows_max"),
+        ];
+        for (mistake, expected) in mistakes {
+            let asked = match mistake.starts_with('{') {
+                true => mistake.to_owned(),
+                false => format!(r#"{{"op":"subscribe","id":"a","projection":"keyed",{mistake}}}"#),
+            };
+            let refused = parse(&asked).expect_err("a mistake");
+            assert_eq!((refused.code, &*refused.message), ("bad_request", expected), "{asked}");
+        }
+        let long = parse(&format!(r#"{{"op":"batch","mode":"{}"}}"#, "x".repeat(10_000))).expect_err("a mistake");
+        assert!(long.message.len() < 500, "{}", long.message);
+    }
+
+    /// What is left out may as well be null.
+    #[test]
+    fn every_member_is_read() {
+        let asked = r#"{"op":"subscribe","id":"a","projection":"keyed","where":{"id":{"_eq":1}},"columns":["id"],
+            "order":[{"column":"id"},{"column":"name","descending":true}],"limit":7,"resume":{"cursor":"c","view":"v"}}"#;
+        let order = |column: &str, descending| OrderBy { column: column.to_owned(), descending };
+        let subscribe = Subscribe {
+            id: "a".to_owned(),
+            projection: "keyed".to_owned(),
+            filter: Some(serde_json::json!({"id": {"_eq": 1}})),
+            columns: Some(vec!["id".to_owned()]),
+            order: Some(vec![order("id", false), order("name", true)]),
+            limit: Some(7),
+            resume: Some(Resume { cursor: "c".to_owned(), view: "v".to_owned() }),
+        };
+        assert_eq!(parse(asked), Ok(Request::Subscribe(Box::new(subscribe))));
+        let bare = Subscribe { id: "a".to_owned(), projection: "keyed".to_owned(), ..Subscribe::default() };
+        let nulls = r#"{"op":"subscribe","id":"a","projection":"keyed","where":null,"columns":null,"order":null,"limit":null,"resume":null}"#;
+        for asked in [nulls, r#"{"op":"subscribe","id":"a","projection":"keyed"}"#] {
+            assert_eq!(parse(asked), Ok(Request::Subscribe(Box::new(bare.clone()))));
+        }
+        let batch = Batch { interval_ms: Some(50), mode: Some(Mode::Every), rows_max: Some(9) };
+        assert_eq!(parse(r#"{"op":"batch","interval_ms":50,"mode":"every","rows_max":9}"#), Ok(Request::Batch(batch)));
+        let latest = Batch { mode: Some(Mode::Latest), ..Batch::default() };
+        assert_eq!(parse(r#"{"op":"batch","mode":"latest","rows_max":null}"#), Ok(Request::Batch(latest)));
+        let token = "a.b.c".to_owned();
+        assert_eq!(parse(r#"{"op":"authenticate","token":"a.b.c"}"#), Ok(Request::Authenticate { token }));
     }
 
     /// Characters count, not bytes: an id of 64 in any script is right.
@@ -337,7 +486,7 @@ mod tests {
         let ask = |id: &str| parse(&format!(r#"{{"op":"unsubscribe","id":"{id}"}}"#));
         let longest = "é".repeat(64);
         assert_eq!(ask(&longest), Ok(Request::Unsubscribe { id: longest.clone() }));
-        assert_eq!(ask(&(longest + "é")).expect_err("too long").message, "an `id` has 1 to 64 characters");
+        assert_eq!(ask(&(longest + "é")).expect_err("too long").message, "an `id` is a text of 1 to 64 characters");
     }
 
     /// What a client wrote is repeated to it, but not all of it.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use auth::fetch::Address;
 use auth::{Algorithm, AuthError, Keeper, KeyFault, KeySource, Revocations, Rules, Verifier};
 use filter::ClaimPath;
 use push::protocol::Refusal;
@@ -18,6 +19,17 @@ use sql::config::{AuthConfig, KeysConfig, Secret, TokenAlgorithm};
 /// With what is wrong with the keys. An address that does not answer is no such thing.
 pub fn open(config: &AuthConfig) -> Result<Option<(Verifier, Keeper)>, KeyFault> {
     config.keys.as_ref().map(|keys| Verifier::open(source(keys), rules(config))).transpose()
+}
+
+/// The address that keys are fetched from in a way in which others can change them.
+#[must_use]
+pub fn exposed_keys(config: &AuthConfig) -> Option<&str> {
+    match &config.keys {
+        Some(KeysConfig::Address { url, authorities }) => {
+            Address::parse(url, authorities.as_deref()).is_ok_and(|address| address.is_exposed()).then_some(url)
+        }
+        _ => None,
+    }
 }
 
 fn source(keys: &KeysConfig) -> KeySource {
@@ -49,7 +61,6 @@ fn rules(config: &AuthConfig) -> Rules {
         clock_skew: config.clock_skew,
         expiry_required: config.expiry_required,
         lifetime_max: config.lifetime_max,
-        role_claim: config.role_claim.as_str().to_owned(),
     }
 }
 

@@ -33,7 +33,7 @@ pub struct Cli {
 enum Command {
     /// Serve a project: copy its tables, follow their changes, push the projections
     #[command(
-        after_help = "Examples:\n  SHOP_DB=postgres://me:secret@db/shop deltafront run shop\n  deltafront run shop --listen 0.0.0.0:8080   # everybody who reaches it sees every row\n\nRUST_LOG=debug shows more."
+        after_help = "Examples:\n  SHOP_DB=postgres://me:secret@db/shop deltafront run shop\n  deltafront run shop --listen 0.0.0.0:8080   # for all who reach this machine; policies and [auth] say what each sees\n\nRUST_LOG=debug shows more."
     )]
     Run(RunArgs),
     /// Find every mistake in a project; exits with 1 when there is any
@@ -57,7 +57,7 @@ struct RunArgs {
     #[arg(default_value = ".")]
     folder: PathBuf,
     /// Listen here in place of where deltafront.toml says (127.0.0.1:8080)
-    #[arg(long, env = "DELTAFRONT_LISTEN")]
+    #[arg(long, env = "DELTAFRONT_LISTEN", value_parser = sql::config::address)]
     listen: Option<SocketAddr>,
     /// Log lines as JSON
     #[arg(long)]
@@ -67,7 +67,7 @@ struct RunArgs {
 #[derive(Debug, Args)]
 struct HealthArgs {
     /// Where it listens
-    #[arg(long, env = "DELTAFRONT_LISTEN", default_value = "127.0.0.1:8080")]
+    #[arg(long, env = "DELTAFRONT_LISTEN", default_value = "127.0.0.1:8080", value_parser = sql::config::address)]
     at: SocketAddr,
 }
 

@@ -59,18 +59,19 @@ pub async fn prepare(folder: &Path, ask: Ask) -> Result<Prepared, Diagnostics> {
 pub async fn prepare_with(folder: &Path, ask: Ask, connectors: &[Connector]) -> Result<Prepared, Diagnostics> {
     let mut wrong = Diagnostics::default();
     let project = Project::load(folder, &|name| std::env::var(name).ok(), &mut wrong);
-    check_settings(&project, &mut wrong);
+    let warnings = check_settings(folder, &project, &mut wrong);
     let mut sources = open_sources(&project, connectors, &mut wrong);
     let shapes = match ask {
         Ask::Nobody => declared_shapes(&project, &mut wrong),
         Ask::Databases => discovered_shapes(&project, &mut sources, &mut wrong).await,
     };
-    let plan = plan(&project, &shapes, &mut wrong);
+    let mut plan = plan(&project, &shapes, &mut wrong);
+    plan.warnings.0.splice(0..0, warnings);
     if wrong.is_empty() { Ok(Prepared { project, plan, sources }) } else { Err(wrong.sorted()) }
 }
 
-/// What only its user can tell of a setting: hosts, origins, keys.
-fn check_settings(project: &Project, wrong: &mut Diagnostics) {
+/// What only its user can tell of a setting: hosts, origins, keys, files. Answers what is probably not meant.
+fn check_settings(folder: &Path, project: &Project, wrong: &mut Diagnostics) -> Vec<Diagnostic> {
     let server = &project.config.server;
     if let Err(mistake) = Gate::new(true, &server.allowed_origins, &server.allowed_hosts) {
         wrong.push(Diagnostic::of_project(mistake.to_string()).help("see [server] in docs/projects.md"));
@@ -79,6 +80,21 @@ fn check_settings(project: &Project, wrong: &mut Diagnostics) {
         let fault = format!("[auth] in deltafront.toml: {:#}", anyhow::Error::new(fault));
         wrong.push(Diagnostic::of_project(fault).help("see [auth] in docs/projects.md"));
     }
+    let mut warnings = Vec::new();
+    let mut warn = |what: String, help: &str| {
+        warnings.push(Diagnostic { is_warning: true, ..Diagnostic::of_project(what) }.help(help));
+    };
+    for excluded in &project.config.project.exclude {
+        if !folder.join(excluded).exists() {
+            let what = format!("exclude in deltafront.toml names `{excluded}`, and there is no such file or folder");
+            warn(what, "its entries are relative to the project's folder");
+        }
+    }
+    if let Some(url) = project.config.auth.as_ref().and_then(auth::exposed_keys) {
+        let what = format!("keys are fetched from {url} without TLS: who can change what is answered can sign in");
+        warn(what, "write jwks_url = \"https://…\"; jwks_ca_file names an authority of your own");
+    }
+    warnings
 }
 
 fn open_sources(project: &Project, connectors: &[Connector], wrong: &mut Diagnostics) -> Vec<PreparedSource> {

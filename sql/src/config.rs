@@ -15,6 +15,13 @@ use toml::Spanned;
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, SourceFile};
 use crate::options::{self, Environment};
 
+/// The longest that diffs can be made to wait for one another.
+pub(crate) const BATCH_MAX: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const BATCH_TOO_LONG: &str = "clients are told at least once in 24 hours";
+const ISSUER_HELP: &str =
+    "write issuer = \"https://id.example/\"; when it is left out, tokens of everybody who has the key are taken";
+const AUDIENCE_HELP: &str =
+    "write audience = \"live\"; when it is left out, tokens that name an audience are meant for somebody else";
 /// Characters that a token for administrators needs.
 const ADMIN_TOKEN_CHARS_MIN: usize = 16;
 
@@ -57,6 +64,7 @@ pub struct ProjectConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
     /// Where to listen. Loopback unless told otherwise.
+    #[serde(deserialize_with = "listen")]
     pub listen: SocketAddr,
     /// Web origins besides the server's own whose pages may connect, such as
     /// `https://shop.example`.
@@ -162,12 +170,12 @@ struct RawAuth {
     jwks_url: Option<Spanned<String>>,
     jwks_ca_file: Option<Spanned<String>>,
     algorithms: Option<Spanned<Vec<TokenAlgorithm>>>,
-    issuer: OneOrMany,
-    audience: OneOrMany,
+    issuer: Option<OneOrMany>,
+    audience: Option<OneOrMany>,
     #[serde(deserialize_with = "duration")]
     clock_skew: Duration,
     expiry_required: bool,
-    #[serde(deserialize_with = "some_duration")]
+    #[serde(deserialize_with = "lifetime")]
     lifetime_max: Option<Duration>,
     role_claim: Spanned<String>,
     cookie: Option<Spanned<String>>,
@@ -185,8 +193,8 @@ impl Default for RawAuth {
             jwks_url: None,
             jwks_ca_file: None,
             algorithms: None,
-            issuer: OneOrMany(Vec::new()),
-            audience: OneOrMany(Vec::new()),
+            issuer: None,
+            audience: None,
             clock_skew: Duration::from_secs(60),
             expiry_required: true,
             lifetime_max: None,
@@ -198,8 +206,8 @@ impl Default for RawAuth {
     }
 }
 
-/// A text, or a list of texts.
-struct OneOrMany(Vec<Spanned<String>>);
+/// A text, or a list of texts, and where it stands.
+struct OneOrMany(Spanned<Vec<String>>);
 
 impl<'de> Deserialize<'de> for OneOrMany {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<OneOrMany, D::Error> {
@@ -215,7 +223,7 @@ impl<'de> Deserialize<'de> for OneOrMany {
             Written::One(text) => vec![text],
             Written::Many(texts) => texts,
         };
-        Ok(OneOrMany(texts.into_iter().map(|text| Spanned::new(span.clone(), text)).collect()))
+        Ok(OneOrMany(Spanned::new(span, texts)))
     }
 }
 
@@ -272,10 +280,10 @@ pub struct LimitsConfig {
     #[serde(deserialize_with = "count")]
     pub images: usize,
     /// The shortest interval between diffs that a client may ask for.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "interval")]
     pub batch_min: Duration,
     /// The longest.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "interval")]
     pub batch_max: Duration,
 }
 
@@ -323,6 +331,10 @@ impl Config {
             }
         };
         let RawConfig { project, server, auth, limits } = raw;
+        if project.name.as_ref().is_some_and(|name| name.trim().is_empty()) {
+            let mistake = Diagnostic::of_project("name in [project] of deltafront.toml is empty");
+            wrong.push(mistake.help("leave it out, and the folder's name is taken"));
+        }
         let auth = auth.map(|auth| Reading { file, folder, environment, wrong }.auth(auth));
         let LimitsConfig { batch_min, batch_max, .. } = limits;
         if batch_max < batch_min {
@@ -374,8 +386,8 @@ impl Reading<'_> {
         AuthConfig {
             keys: self.keys(raw.secret, [raw.secret_file, raw.key_file, raw.jwks_url], raw.jwks_ca_file),
             algorithms: raw.algorithms.map(Spanned::into_inner).unwrap_or_default(),
-            issuers: self.texts(raw.issuer),
-            audiences: self.texts(raw.audience),
+            issuers: self.texts(raw.issuer, ISSUER_HELP),
+            audiences: self.texts(raw.audience, AUDIENCE_HELP),
             clock_skew: raw.clock_skew,
             expiry_required: raw.expiry_required,
             lifetime_max: raw.lifetime_max,
@@ -432,8 +444,24 @@ impl Reading<'_> {
         }
     }
 
-    fn texts(&mut self, written: OneOrMany) -> Vec<String> {
-        written.0.into_iter().filter_map(|text| self.text(text)).collect()
+    /// Texts, of which one has to be there, and none may be empty: `help` says what it means to leave all out.
+    fn texts(&mut self, written: Option<OneOrMany>, help: &str) -> Vec<String> {
+        let Some(OneOrMany(written)) = written else { return Vec::new() };
+        let span = written.span();
+        let texts = written.into_inner();
+        if texts.is_empty() {
+            self.mistake(span, "an empty list is nobody's", help);
+            return Vec::new();
+        }
+        let mut found = Vec::with_capacity(texts.len());
+        for text in texts {
+            match self.text(Spanned::new(span.clone(), text)) {
+                Some(text) if text.trim().is_empty() => self.mistake(span.clone(), "an empty text is nobody's", help),
+                Some(text) => found.push(text),
+                None => {}
+            }
+        }
+        found
     }
 
     /// As [`Reading::text`], but its line is never shown.
@@ -454,8 +482,34 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     options::duration(&text).map_err(Error::custom)
 }
 
-fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    duration(deserializer).map(Some)
+/// How long a token may live.
+fn lifetime<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    match duration(deserializer)? {
+        Duration::ZERO => Err(Error::custom("no token lives for no time at all: write how long, or leave it out")),
+        lifetime => Ok(Some(lifetime)),
+    }
+}
+
+/// The interval between diffs.
+fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let interval = duration(deserializer)?;
+    if interval > BATCH_MAX { Err(Error::custom(BATCH_TOO_LONG)) } else { Ok(interval) }
+}
+
+fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    address(&String::deserialize(deserializer)?).map_err(Error::custom)
+}
+
+/// An address to listen at.
+///
+/// # Errors
+/// With the remedy, when it is none.
+pub fn address(text: &str) -> Result<SocketAddr, String> {
+    text.trim().parse().map_err(|_| {
+        "write an address of this machine and a port: \"127.0.0.1:8080\", \"0.0.0.0:8080\" for all of them, or \
+         \"[::1]:8080\"; names are not looked up"
+            .to_owned()
+    })
 }
 
 /// A duration in which something can happen.
@@ -682,6 +736,13 @@ mod tests {
                 "[auth]\nsecret = 'hush'\ngrace = '60'",
                 "[auth]\nsecret = 'hush'\nadmin_token = 'hush hush hush '",
                 "[auth]\nsecret = 'hush'\nkey = 'a'",
+                // What no token can hold, or any.
+                "[auth]\nsecret = 'hush'\nlifetime_max = '0s'",
+                "[auth]\nsecret = 'hush'\nlifetime_max = '999999999h'",
+                "[auth]\nsecret = 'hush'\nissuer = ''",
+                "[auth]\nsecret = 'hush'\nissuer = []",
+                "[auth]\nsecret = 'hush'\naudience = []",
+                "[auth]\nsecret = 'hush'\naudience = ['live', ' ']",
             ],
             expect![[r#"
                 error: [auth] in deltafront.toml has no keys to check tokens with
@@ -806,6 +867,97 @@ mod tests {
                   | ^^^
                   = help: see docs/projects.md for what deltafront.toml may hold
 
+                1 mistake
+                error: no token lives for no time at all: write how long, or leave it out
+                 --> deltafront.toml:3:16
+                  |
+                3 | lifetime_max = '0s'
+                  |                ^^^^
+                  = help: see docs/projects.md for what deltafront.toml may hold
+
+                1 mistake
+                error: nothing here lasts longer than 100 years
+                 --> deltafront.toml:3:16
+                  |
+                3 | lifetime_max = '999999999h'
+                  |                ^^^^^^^^^^^^
+                  = help: see docs/projects.md for what deltafront.toml may hold
+
+                1 mistake
+                error: an empty text is nobody's
+                 --> deltafront.toml:3:10
+                  |
+                3 | issuer = ''
+                  |          ^^
+                  = help: write issuer = "https://id.example/"; when it is left out, tokens of everybody who has the key are taken
+
+                1 mistake
+                error: an empty list is nobody's
+                 --> deltafront.toml:3:10
+                  |
+                3 | issuer = []
+                  |          ^^
+                  = help: write issuer = "https://id.example/"; when it is left out, tokens of everybody who has the key are taken
+
+                1 mistake
+                error: an empty list is nobody's
+                 --> deltafront.toml:3:12
+                  |
+                3 | audience = []
+                  |            ^^
+                  = help: write audience = "live"; when it is left out, tokens that name an audience are meant for somebody else
+
+                1 mistake
+                error: an empty text is nobody's
+                 --> deltafront.toml:3:12
+                  |
+                3 | audience = ['live', ' ']
+                  |            ^^^^^^^^^^^^^
+                  = help: write audience = "live"; when it is left out, tokens that name an audience are meant for somebody else
+
+                1 mistake"#]],
+        );
+    }
+
+    /// `invalid socket address syntax` told nobody that a name is none, or that a port belongs to it.
+    #[test]
+    fn mistakes_in_where_and_what_it_is() {
+        assert_eq!(read("[server]\nlisten = ' [::1]:9000'").0.server.listen, "[::1]:9000".parse().expect("an address"));
+        check_mistakes(
+            &[
+                "[server]\nlisten = 'localhost:9019'",
+                "[server]\nlisten = '127.0.0.1'",
+                "[server]\nlisten = 8080",
+                "[project]\nname = ''",
+            ],
+            expect![[r#"
+                error: write an address of this machine and a port: "127.0.0.1:8080", "0.0.0.0:8080" for all of them, or "[::1]:8080"; names are not looked up
+                 --> deltafront.toml:2:10
+                  |
+                2 | listen = 'localhost:9019'
+                  |          ^^^^^^^^^^^^^^^^
+                  = help: see docs/projects.md for what deltafront.toml may hold
+
+                1 mistake
+                error: write an address of this machine and a port: "127.0.0.1:8080", "0.0.0.0:8080" for all of them, or "[::1]:8080"; names are not looked up
+                 --> deltafront.toml:2:10
+                  |
+                2 | listen = '127.0.0.1'
+                  |          ^^^^^^^^^^^
+                  = help: see docs/projects.md for what deltafront.toml may hold
+
+                1 mistake
+                error: invalid type: integer `8080`, expected a string
+                 --> deltafront.toml:2:10
+                  |
+                2 | listen = 8080
+                  |          ^^^^
+                  = help: see docs/projects.md for what deltafront.toml may hold
+
+                1 mistake
+                error: name in [project] of deltafront.toml is empty
+                  = help: leave it out, and the folder's name is taken
+
                 1 mistake"#]],
         );
     }
@@ -844,6 +996,8 @@ mod tests {
                 "[limits]\nidle_time = '0s'",
                 "[limits]\nbatch_min = '2s'\nbatch_max = '1s'",
                 "[limits]\nconnection = 5",
+                "[limits]\nbatch_min = '100000000000h'\nbatch_max = '100000000000h'",
+                "[limits]\nbatch_max = '25h'",
             ],
             expect![[r#"
                 error: write a number of at least 1
@@ -927,6 +1081,22 @@ mod tests {
                   |
                 2 | connection = 5
                   | ^^^^^^^^^^
+                  = help: see docs/projects.md for what deltafront.toml may hold
+
+                1 mistake
+                error: nothing here lasts longer than 100 years
+                 --> deltafront.toml:3:13
+                  |
+                3 | batch_max = '100000000000h'
+                  |             ^^^^^^^^^^^^^^^
+                  = help: see docs/projects.md for what deltafront.toml may hold
+
+                1 mistake
+                error: clients are told at least once in 24 hours
+                 --> deltafront.toml:2:13
+                  |
+                2 | batch_max = '25h'
+                  |             ^^^^^
                   = help: see docs/projects.md for what deltafront.toml may hold
 
                 1 mistake"#]],

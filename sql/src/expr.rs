@@ -26,10 +26,34 @@ use pipeline::{Aggregate, Expr, ExprError, Recompute};
 
 /// DataFusion wraps a failure in the names of its layers; who reads it wants the last one.
 fn expr_error(error: &DataFusionError) -> ExprError {
-    ExprError(match error.find_root() {
+    ExprError(in_words_of_sql(&match error.find_root() {
         DataFusionError::ArrowError(error, _) => error.to_string(),
         other => other.strip_backtrace(),
-    })
+    }))
+}
+
+/// Arrow names types as Rust or it does: `to value of Int32 type`, `arrow_array::types::Date32Type`.
+fn in_words_of_sql(text: &str) -> String {
+    const RUST: &str = "arrow_array::types::";
+    const WANTED: &str = " to value of ";
+    let named = |name: &str| name.parse::<DataType>().ok().map(|data_type| filter::type_name(&data_type));
+    let mut text = text.to_owned();
+    // What comes before may be a value: the last is Arrow's.
+    if let Some(at) = text.rfind(WANTED).map(|at| at + WANTED.len())
+        && let Some(name) = text[at..].strip_suffix(" type").and_then(named)
+    {
+        text.replace_range(at.., &name);
+    }
+    if let Some(at) = text.rfind(RUST) {
+        let rest = &text[at + RUST.len()..];
+        let length = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
+        let kind = rest[..length].trim_end_matches("Type");
+        let families = [("Timestamp", "timestamp"), ("Date", "date"), ("Time", "time"), ("Interval", "interval")];
+        let family = families.iter().find(|(begin, _)| kind.starts_with(begin)).map(|(_, name)| (*name).to_owned());
+        let name = family.or_else(|| named(kind)).unwrap_or_else(|| kind.to_lowercase());
+        text.replace_range(at..at + RUST.len() + length, &name);
+    }
+    text
 }
 
 /// A physical expression.
@@ -230,4 +254,34 @@ pub fn try_subplan(subplan: &PlannedSubplan, inputs: &[SchemaRef]) -> Result<()>
     let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(InputPlanner(cells))]);
     // Planning is async in name only: nothing in it waits.
     futures::executor::block_on(planner.create_physical_plan(&subplan.plan, &subplan.state)).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reasons are for people who have written SQL.
+    #[test]
+    fn reasons_name_types_as_sql_does() {
+        for (told, expected) in [
+            (
+                "Cast error: Cannot cast string 'x' to value of Int32 type",
+                "Cast error: Cannot cast string 'x' to value of integer",
+            ),
+            (
+                "Cast error: Cannot cast string ' to value of Int64 type' to value of Boolean type",
+                "Cast error: Cannot cast string ' to value of Int64 type' to value of boolean",
+            ),
+            (
+                "Cast error: Failed to convert -9223372036854775808 to temporal for arrow_array::types::TimestampMicrosecondType",
+                "Cast error: Failed to convert -9223372036854775808 to temporal for timestamp",
+            ),
+            ("Cannot convert arrow_array::types::Date32Type 7 to datetime", "Cannot convert date 7 to datetime"),
+            ("Overflow in arrow_array::types::Int64Type", "Overflow in bigint"),
+            ("Divide by zero error", "Divide by zero error"),
+            ("Cannot cast to value of Nothing type", "Cannot cast to value of Nothing type"),
+        ] {
+            assert_eq!(in_words_of_sql(told), expected);
+        }
+    }
 }

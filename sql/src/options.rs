@@ -136,11 +136,14 @@ pub(crate) fn substitute(text: &str, environment: Environment<'_>) -> Result<Str
             Some((name, otherwise)) => (name, Some(otherwise)),
             None => (inside, None),
         };
-        match environment(name).filter(|value| !value.is_empty()).or_else(|| otherwise.map(str::to_owned)) {
+        let found = environment(name);
+        let is_empty = found.as_ref().is_some_and(String::is_empty);
+        match found.filter(|value| !value.is_empty()).or_else(|| otherwise.map(str::to_owned)) {
             Some(value) => out.push_str(&value),
             None => {
+                let how = if is_empty { "set, and empty" } else { "not set" };
                 return Err(BadVariable {
-                    message: format!("the environment variable {name} is not set"),
+                    message: format!("the environment variable {name} is {how}"),
                     help: format!("export {name}=… before starting, or write ${{{name}:-otherwise}}"),
                 });
             }
@@ -160,14 +163,18 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_| "write a duration such as '50ms' or '2s'".to_owned())?;
-    match unit.trim() {
-        "ms" => Ok(Duration::from_millis(number)),
-        "s" => Ok(Duration::from_secs(number)),
-        "min" => Ok(Duration::from_secs(number.saturating_mul(60))),
-        "h" => Ok(Duration::from_secs(number.saturating_mul(3600))),
-        _ => Err("write a duration with its unit: ms, s, min or h".to_owned()),
-    }
+    let duration = match unit.trim() {
+        "ms" => Duration::from_millis(number),
+        "s" => Duration::from_secs(number),
+        "min" => Duration::from_secs(number.saturating_mul(60)),
+        "h" => Duration::from_secs(number.saturating_mul(3600)),
+        _ => return Err("write a duration with its unit: ms, s, min or h".to_owned()),
+    };
+    if duration > DURATION_MAX { Err("nothing here lasts longer than 100 years".to_owned()) } else { Ok(duration) }
 }
+
+/// What is added to a time must not go beyond all times: a clock that overflows ends the program.
+const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 #[cfg(test)]
 mod tests {
@@ -175,11 +182,18 @@ mod tests {
 
     #[test]
     fn variables_are_text() {
-        let environment = |name: &str| (name == "DB").then(|| "postgres://h/'; DROP".to_owned());
+        let environment = |name: &str| match name {
+            "DB" => Some("postgres://h/'; DROP".to_owned()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        };
         let put = |text| substitute(text, &environment).map_err(|bad| bad.message);
         assert_eq!(put("${DB}/x"), Ok("postgres://h/'; DROP/x".to_owned()));
         assert_eq!(put("${NO:-a}${DB}"), Ok("apostgres://h/'; DROP".to_owned()));
         assert_eq!(put("${NO}"), Err("the environment variable NO is not set".to_owned()));
+        // It was told to be set when it was.
+        assert_eq!(put("${EMPTY}"), Err("the environment variable EMPTY is set, and empty".to_owned()));
+        assert_eq!(put("${EMPTY:-a}"), Ok("a".to_owned()));
         assert_eq!(put("${NO"), Err("`${` without `}`".to_owned()));
         assert_eq!(put("$5 {}"), Ok("$5 {}".to_owned()));
     }
@@ -190,6 +204,10 @@ mod tests {
         assert_eq!(duration("2 s"), Ok(Duration::from_secs(2)));
         assert_eq!(duration("2min"), Ok(Duration::from_secs(120)));
         assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
+        assert_eq!(duration("876000h"), Ok(Duration::from_secs(876_000 * 3600)));
+        for endless in ["876001h", "100000000000h", "18446744073709551615s"] {
+            assert_eq!(duration(endless), Err("nothing here lasts longer than 100 years".to_owned()));
+        }
         assert!(duration("50").is_err() && duration("fast").is_err() && duration("").is_err());
     }
 }

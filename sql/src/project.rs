@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::ast::{
 use filter::Roles;
 
 use crate::access;
-use crate::config::Config;
+use crate::config::{BATCH_MAX, BATCH_TOO_LONG, Config};
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, SourceFile};
 use crate::options::{Environment, Options, duration};
 use crate::statement::{ParsedStatement, parse};
@@ -277,6 +277,10 @@ impl Project {
         if view.materialized {
             if let Some((text, at)) = options.take("batch") {
                 match duration(&text) {
+                    Ok(batch) if batch > BATCH_MAX => {
+                        wrong
+                            .push(Diagnostic::at(at, format!("`{text}` is too long for a batch")).help(BATCH_TOO_LONG));
+                    }
                     Ok(batch) => projection.batch = batch,
                     Err(help) => wrong.push(Diagnostic::at(at, format!("`{text}` is not a duration")).help(help)),
                 }

@@ -391,15 +391,15 @@ fn the_folder_and_its_settings() {
     check(
         &[("deltafront.toml", "[server]\nlisten = \"here\"\n"), ("a.sql", TABLES)],
         &expect![[r#"
-        error: invalid socket address syntax
-         --> deltafront.toml:2:10
-          |
-        2 | listen = "here"
-          |          ^^^^^^
-          = help: see docs/projects.md for what deltafront.toml may hold
+            error: write an address of this machine and a port: "127.0.0.1:8080", "0.0.0.0:8080" for all of them, or "[::1]:8080"; names are not looked up
+             --> deltafront.toml:2:10
+              |
+            2 | listen = "here"
+              |          ^^^^^^
+              = help: see docs/projects.md for what deltafront.toml may hold
 
-        1 mistake
-    "#]],
+            1 mistake
+        "#]],
     );
     check(
         &[("deltafront.toml", "[server]\nport = 80\n"), ("a.sql", TABLES)],

@@ -37,7 +37,7 @@ async fn what_stands_in_the_way_is_named_with_its_remedy() {
         "error: there is no table public.order in shop\n --> project.sql:2:10",
         "= help: did you mean public.orders?",
         "error: public.a_view is no ordinary table, so its changes are not in the log\n --> project.sql:3:10",
-        "error: column total of public.orders is declared as Date32, and the database has Decimal128(10, 2)\n --> project.sql:4:10",
+        "error: column total of public.orders is declared as date, and the database has numeric(10,2)\n --> project.sql:4:10",
         "error: public.orders has no column extra",
         "= help: it has id, total",
     ] {
@@ -123,17 +123,142 @@ async fn a_modest_role_is_enough() {
         &"CREATE TABLE t WITH (connector = 'postgres', url = '$DB'); CREATE MATERIALIZED VIEW v AS SELECT * FROM t;"
             .replace("$DB", &url),
     );
-    let server = Server::launch(&project, push::ServeOptions::default()).await;
-    server.source_says("stopped: the role of the url may not prepare the publication deltafront_test; as the tables' owner run CREATE PUBLICATION \"deltafront_test\" FOR TABLE \"public\".\"t\"").await;
-    let (status, _) = http::get(&server.address(), "/readyz").await;
-    assert_eq!(status, 503);
-    server.stop().await;
+    let said = mistakes(&project).await;
+    for expected in [
+        "error: the role of the url may not prepare the publication deltafront_test",
+        "= help: as the tables' owner run CREATE PUBLICATION \"deltafront_test\" FOR TABLE \"public\".\"t\" WITH",
+    ] {
+        assert!(said.contains(expected), "`{expected}` is missing from:\n{said}");
+    }
     postgres.psql_in("shop", "CREATE PUBLICATION deltafront_test FOR TABLE t").expect("a publication");
     let server = Server::start(&project).await;
     let mut subscriber = server.subscriber().await;
     subscriber.subscribe("v").await;
     assert_eq!(subscriber.rows("v"), [json!([1])]);
     server.stop().await;
+}
+
+/// `check` called right what `run` then could not read, and went on without: a deployment looked started. Of a
+/// publication that leaves out rows or columns not even `run` said anything, and old rows were shown for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn check_finds_what_a_source_would_stop_at() {
+    let postgres = postgres();
+    let client = connect(&postgres, "shop").await;
+    client
+        .batch_execute(
+            "CREATE SCHEMA clinic; CREATE TABLE clinic.beds (id int PRIMARY KEY, n int); CREATE TABLE wards (id int PRIMARY KEY);
+             CREATE ROLE reader LOGIN REPLICATION; GRANT SELECT ON clinic.beds, wards TO reader",
+        )
+        .await
+        .expect("tables");
+    let sql = "CREATE TABLE beds WITH (connector = 'postgres', url = '$DB', table = 'clinic.beds');
+               CREATE TABLE wards WITH (connector = 'postgres', url = '$DB');
+               CREATE MATERIALIZED VIEW v AS SELECT beds.id, n FROM beds JOIN wards ON beds.id = wards.id;";
+    let theirs = ProjectFolder::new(&postgres, sql);
+    let modest =
+        ProjectFolder::new(&postgres, &sql.replace("$DB", &postgres.url("shop").replace("postgres@", "reader@")));
+    let not_prepared = "error: the role of the url may not prepare the publication deltafront_test";
+    let is_right = [];
+    let told = async |project: &ProjectFolder, change: &str, expected: &[&str]| {
+        client.batch_execute(change).await.expect("a change");
+        let said = mistakes(project).await;
+        assert_eq!(said.is_empty(), expected.is_empty(), "{change}: {said}");
+        for expected in expected {
+            assert!(said.contains(expected), "{change}: `{expected}` is missing from:\n{said}");
+        }
+    };
+    told(
+        &modest,
+        "",
+        &[
+            "error: role reader may not use the schema clinic",
+            "= help: run GRANT USAGE ON SCHEMA \"clinic\" TO \"reader\"",
+        ],
+    )
+    .await;
+    told(
+        &modest,
+        "GRANT USAGE ON SCHEMA clinic TO reader",
+        &[
+            not_prepared,
+            "run CREATE PUBLICATION \"deltafront_test\" FOR TABLE \"clinic\".\"beds\", \"public\".\"wards\"",
+        ],
+    )
+    .await;
+    told(
+        &modest,
+        "CREATE PUBLICATION deltafront_test FOR TABLE clinic.beds",
+        &[not_prepared, "run ALTER PUBLICATION \"deltafront_test\" ADD TABLE \"public\".\"wards\""],
+    )
+    .await;
+    // Its owner adds the table when it runs.
+    told(&theirs, "", &is_right).await;
+    told(&modest, "ALTER PUBLICATION deltafront_test ADD TABLE wards", &is_right).await;
+    told(
+        &modest,
+        "ALTER PUBLICATION deltafront_test SET (publish = 'insert')",
+        &[
+            "error: the publication deltafront_test leaves out some kinds of change",
+            "(publish = 'insert, update, delete, truncate')",
+        ],
+    )
+    .await;
+    let again = "ALTER PUBLICATION \"deltafront_test\" DROP TABLE clinic.beds; ALTER PUBLICATION \"deltafront_test\" ADD TABLE clinic.beds";
+    for (beds, expected) in [
+        (
+            "clinic.beds WHERE (id > 5)",
+            "error: the publication deltafront_test tells of some rows of clinic.beds alone",
+        ),
+        ("clinic.beds (id)", "error: the publication deltafront_test leaves out the column n of clinic.beds"),
+    ] {
+        let change =
+            format!("DROP PUBLICATION deltafront_test; CREATE PUBLICATION deltafront_test FOR TABLE wards, {beds}");
+        told(&theirs, &change, &[expected, &format!("run {again}")]).await;
+        told(&theirs, again, &is_right).await;
+    }
+    told(
+        &modest,
+        "DROP PUBLICATION deltafront_test; CREATE PUBLICATION deltafront_test FOR TABLE wards, clinic.beds (n, id)",
+        &is_right,
+    )
+    .await;
+    // Nothing was changed by looking.
+    let published = postgres.psql_in("shop", "SELECT count(*) FROM pg_publication_rel").expect("an answer");
+    assert_eq!(published.trim(), "2");
+}
+
+/// Settings that nobody can have meant: `check` calls them wrong, or warns of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_are_not_meant_are_told_of() {
+    let told = async |config: &str| {
+        let project = ProjectFolder::of(
+            "CREATE TABLE t (id BIGINT PRIMARY KEY) WITH (connector = 'postgres', url = 'postgres://h/db');
+             CREATE MATERIALIZED VIEW v AS SELECT id FROM t;",
+        );
+        std::fs::write(project.path().join("deltafront.toml"), config).expect("a file");
+        match prepare(project.path(), Ask::Nobody).await {
+            Ok(prepared) => prepared.plan.warnings.to_string(),
+            Err(wrong) => wrong.to_string(),
+        }
+    };
+    let secret = "secret = 'a secret of at least thirty-two bytes'";
+    let jwks = |url: &str| format!("[auth]\njwks_url = '{url}'");
+    for (config, expected) in [
+        (
+            format!("[auth]\n{secret}\nalgorithms = ['RS256']"),
+            "no token can hold: the keys are for HS256, and tokens are taken that are signed with RS256",
+        ),
+        (jwks("http://id.example/keys"), "warning: keys are fetched from http://id.example/keys without TLS"),
+        (jwks("http://127.0.0.1:8000/keys"), ""),
+        (jwks("https://id.example/keys"), ""),
+        ("[project]\nexclude = ['databse']".to_owned(), "warning: exclude in deltafront.toml names `databse`"),
+        ("[project]\nexclude = ['project.sql', 'deltafront.toml']".to_owned(), "error: "),
+        ("[project]\nname = ' '".to_owned(), "error: name in [project] of deltafront.toml is empty"),
+    ] {
+        let said = told(&config).await;
+        assert!(said.contains(expected), "{config}: {said}");
+        assert_eq!(said.is_empty() || said.trim() == "0 mistakes", expected.is_empty(), "{config}: {said}");
+    }
 }
 
 /// A row for which an expression fails is withheld with its reason, harms no other, and heals.
@@ -244,7 +369,7 @@ async fn a_value_that_does_not_fit_is_named() {
     client.batch_execute("INSERT INTO t VALUES (2, 'NaN')").await.expect("a row");
     server
         .source_says(
-            "stopped: column n of public.t holds NaN, which is no Decimal128(38, 18); declare the column in CREATE TABLE as `n TEXT`",
+            "stopped: column n of public.t holds NaN, which is no numeric(38,18); declare the column in CREATE TABLE as `n TEXT`",
         )
         .await;
     let (status, body) = http::get(&server.address(), "/v1/projections/v").await;

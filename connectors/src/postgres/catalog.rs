@@ -160,7 +160,8 @@ async fn find_table(
     let row = client
         .query_opt(
             "SELECT c.oid, c.relkind::text, c.relreplident::text, c.reltuples::int8, has_table_privilege(c.oid, 'SELECT'),
-                    row_security_active(c.oid), c.relpersistence::text
+                    row_security_active(c.oid), c.relpersistence::text, has_schema_privilege(n.oid, 'USAGE'),
+                    current_user::text
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2",
             &[&request.schema, &request.table],
         )
@@ -182,6 +183,13 @@ async fn find_table(
             format!("{shown} is no ordinary table, so its changes are not in the log"),
             "read the tables it is made from",
         )));
+    }
+    let (may_use, user): (bool, String) = (row.get(7), row.get(8));
+    if !may_use {
+        errors.push(not_ready(
+            format!("role {user} may not use the schema {}", request.schema),
+            format!("run GRANT USAGE ON SCHEMA {} TO {}", quote(&request.schema), quote(&user)),
+        ));
     }
     if !may_select {
         errors.push(not_ready(
@@ -250,28 +258,29 @@ async fn columns(
     let rows = client
         .query(
             "WITH RECURSIVE base AS (
-                 SELECT attnum, attname::text AS name, atttypid AS declared, atttypid AS type, atttypmod AS modifier
+                 SELECT attnum, attname::text AS name, atttypid AS declared, atttypid AS type, atttypmod AS modifier,
+                        format_type(atttypid, atttypmod) AS shown
                  FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
                UNION ALL
-                 SELECT b.attnum, b.name, b.declared, t.typbasetype, CASE WHEN t.typtypmod <> -1 THEN t.typtypmod ELSE b.modifier END
+                 SELECT b.attnum, b.name, b.declared, t.typbasetype, CASE WHEN t.typtypmod <> -1 THEN t.typtypmod ELSE b.modifier END, b.shown
                  FROM base b JOIN pg_type t ON t.oid = b.type WHERE t.typtype = 'd'
              )
-             SELECT b.name, b.declared, b.type, b.modifier, CASE WHEN t.typcategory = 'A' THEN t.typelem ELSE 0 END
+             SELECT b.name, b.declared, b.type, b.modifier, CASE WHEN t.typcategory = 'A' THEN t.typelem ELSE 0 END, b.shown
              FROM base b JOIN pg_type t ON t.oid = b.type WHERE t.typtype <> 'd' ORDER BY b.attnum",
             &[&oid],
         )
         .await
         .map_err(ColumnError::Sql)?;
-    let found: Vec<(String, u32, DataType)> = rows
+    let found: Vec<(String, u32, DataType, String)> = rows
         .iter()
         .map(|row| {
             let (name, declared, type_id): (String, u32, u32) = (row.get(0), row.get(1), row.get(2));
             let (modifier, element): (i32, u32) = (row.get(3), row.get(4));
-            (name, declared, data_type(type_id, modifier, element))
+            (name, declared, data_type(type_id, modifier, element), row.get(5))
         })
         .collect();
     let Some(wanted) = &request.columns else {
-        let fields = found.iter().map(|(name, _, data_type)| Field::new(name, data_type.clone(), true)).collect();
+        let fields = found.iter().map(|(name, _, data_type, _)| Field::new(name, data_type.clone(), true)).collect();
         return Ok((
             found.iter().map(|column| column.0.clone()).collect(),
             found.iter().map(|column| column.1).collect(),
@@ -281,7 +290,7 @@ async fn columns(
     let mut errors = Vec::new();
     let (mut names, mut type_ids, mut fields) = (Vec::new(), Vec::new(), Vec::new());
     for (name, declared) in wanted {
-        let Some((_, type_id, actual)) = found.iter().find(|(found, ..)| found == name) else {
+        let Some((_, type_id, actual, shown_type)) = found.iter().find(|(found, ..)| found == name) else {
             errors.push(not_ready(
                 format!("{shown} has no column {name}"),
                 format!("it has {}", found.iter().map(|c| c.0.as_str()).collect::<Vec<_>>().join(", ")),
@@ -290,7 +299,10 @@ async fn columns(
         };
         if !can_be_read_as(actual, declared) {
             errors.push(not_ready(
-                format!("column {name} of {shown} is declared as {declared}, and the database has {actual}"),
+                format!(
+                    "column {name} of {shown} is declared as {}, and the database has {shown_type}",
+                    type_name(declared)
+                ),
                 "declare the type that the database has, or TEXT to take values as Postgres prints them",
             ));
         }
@@ -391,6 +403,32 @@ fn scalar_type(type_id: u32, modifier: i32) -> Option<DataType> {
     })
 }
 
+/// What Postgres calls the type that a column is read as; the inverse of [`data_type`].
+#[must_use]
+pub fn type_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Boolean => "boolean".to_owned(),
+        DataType::Binary => "bytea".to_owned(),
+        DataType::Int16 => "smallint".to_owned(),
+        DataType::Int32 => "integer".to_owned(),
+        DataType::Int64 => "bigint".to_owned(),
+        DataType::Float32 => "real".to_owned(),
+        DataType::Float64 => "double precision".to_owned(),
+        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
+            format!("numeric({precision},{scale})")
+        }
+        DataType::Utf8 => "text".to_owned(),
+        DataType::Date32 => "date".to_owned(),
+        DataType::Time64(_) => "time".to_owned(),
+        DataType::Timestamp(_, None) => "timestamp".to_owned(),
+        DataType::Timestamp(_, Some(_)) => "timestamptz".to_owned(),
+        DataType::Interval(_) => "interval".to_owned(),
+        DataType::List(item) => format!("{}[]", type_name(item.data_type())),
+        // Nothing is read as another; a project may still declare it.
+        other => other.to_string().to_lowercase(),
+    }
+}
+
 fn numeric_type(modifier: i32) -> DataType {
     if modifier < 4 {
         return DataType::Decimal128(NUMERIC_DEFAULT.0, NUMERIC_DEFAULT.1);
@@ -412,6 +450,33 @@ fn numeric_type(modifier: i32) -> DataType {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `List(Int32)` and `Decimal128(38, 18)` were told to people who had written integer[] and numeric.
+    #[test]
+    fn types_have_the_names_of_postgres() {
+        for (type_id, modifier, element, expected) in [
+            (16, -1, 0, "boolean"),
+            (17, -1, 0, "bytea"),
+            (20, -1, 0, "bigint"),
+            (21, -1, 0, "smallint"),
+            (23, -1, 0, "integer"),
+            (700, -1, 0, "real"),
+            (701, -1, 0, "double precision"),
+            (1082, -1, 0, "date"),
+            (1083, -1, 0, "time"),
+            (1114, -1, 0, "timestamp"),
+            (1184, -1, 0, "timestamptz"),
+            (1186, -1, 0, "interval"),
+            (1700, -1, 0, "numeric(38,18)"),
+            (1700, 4 + (50 << 16 | 10), 0, "numeric(50,10)"),
+            (25, -1, 0, "text"),
+            (1007, -1, 23, "integer[]"),
+            (1231, -1, 1700, "numeric(38,18)[]"),
+            (1009, -1, 25, "text[]"),
+        ] {
+            assert_eq!(type_name(&data_type(type_id, modifier, element)), expected);
+        }
+    }
 
     #[test]
     fn numeric_keeps_its_digits_or_becomes_text() {

@@ -1,5 +1,6 @@
 //! Sockets, TLS and sign-in, the same for SQL and for replication.
 
+use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,6 +24,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Unacknowledged bytes end a connection after this long, so that a dead peer is noticed also
 /// while we write.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+const PORT_FORM: &str = "a port is a number from 1 to 65535";
 
 /// Settings that values' text depends on, whatever the role or database has set.
 const SESSION_OPTIONS: &str = "-c datestyle=ISO -c intervalstyle=iso_8601 -c extra_float_digits=3 -c bytea_output=hex \
@@ -66,10 +69,11 @@ impl Target {
     /// [`SourceError::NotReady`] with what is wrong; the URL itself, which may hold a password, is
     /// not repeated.
     pub fn parse(url: &str) -> Result<Target, SourceError> {
-        let bad = |what: String| SourceError::NotReady {
-            what,
-            remedy: "write the url as postgres://user:password@host:5432/database".to_owned(),
-        };
+        let but = |what: String, remedy: &str| SourceError::NotReady { what, remedy: remedy.to_owned() };
+        let bad = |what: String| but(what, "write the url as postgres://user:password@host:5432/database");
+        if url.trim().is_empty() {
+            return Err(bad("the url of the database is empty".to_owned()));
+        }
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
         let mut tls = TlsConfig { mode: SslMode::Prefer, ..TlsConfig::disabled() };
         let mut rest = Vec::new();
@@ -82,7 +86,11 @@ impl Target {
                         "require" => SslMode::Require,
                         "verify-ca" => SslMode::VerifyCa,
                         "verify-full" => SslMode::VerifyFull,
-                        other => return Err(bad(format!("there is no sslmode {other}"))),
+                        other => {
+                            let remedy =
+                                "write disable, prefer (as when it is left out), require, verify-ca or verify-full";
+                            return Err(but(format!("there is no sslmode {other}"), remedy));
+                        }
                     }
                 }
                 Some(("sslrootcert", path)) => tls.ca_pem_path = Some(PathBuf::from(path)),
@@ -90,9 +98,21 @@ impl Target {
             }
         }
         let url = if rest.is_empty() { base.to_owned() } else { format!("{base}?{}", rest.join("&")) };
-        let config: tokio_postgres::Config = url
-            .parse()
-            .map_err(|error: tokio_postgres::Error| bad(format!("the url of the database can't be read: {error}")))?;
+        let config: tokio_postgres::Config = url.parse().map_err(|error: tokio_postgres::Error| {
+            // What it is in particular stands in the cause: an option by its name.
+            let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+            let what = format!("the url of the database can't be read: {cause}");
+            match cause.as_str() {
+                "invalid value for option `port`" => but(what, PORT_FORM),
+                _ if cause.starts_with("unknown option") => {
+                    but(what, "leave it out; sslmode and sslrootcert are what a url is asked for here")
+                }
+                _ => bad(what),
+            }
+        })?;
+        if config.get_ports().contains(&0) {
+            return Err(but("the url of the database can't be read: nobody listens on port 0".to_owned(), PORT_FORM));
+        }
         let host = match config.get_hosts() {
             [Host::Tcp(host), ..] => host.clone(),
             [] => "localhost".to_owned(),
@@ -278,13 +298,60 @@ impl Target {
 mod tests {
     use super::*;
 
+    use expect_test::expect;
+
     #[test]
     fn a_url_is_shown_without_its_password() {
         let target = Target::parse("postgres://ann:s3cret@db.example:6432/shop?sslmode=verify-full&application_name=x")
             .expect("a url");
         assert_eq!(target.to_string(), "postgres://ann@db.example:6432/shop");
         assert_eq!(target.tls.mode, SslMode::VerifyFull);
-        let error = Target::parse("postgres://ann:s3cret@db/shop?sslmode=maybe").expect_err("no such mode");
-        assert_eq!(error.to_string(), "there is no sslmode maybe");
+    }
+
+    /// `invalid connection string` was all that was said of a port or a parameter, and `there is no sslmode` left it open
+    /// which there are.
+    #[test]
+    fn what_is_wrong_with_a_url_is_named_with_what_would_be_right() {
+        let told = |url: &str| match Target::parse(url) {
+            Err(SourceError::NotReady { what, remedy }) => format!("{url}\n    {what}\n    {remedy}\n"),
+            other => format!("{url}\n    {other:?}\n"),
+        };
+        let urls = [
+            "postgres://ann:s3cret@db/shop?sslmode=maybe",
+            "postgres://db:99999/shop",
+            "postgres://db:port/shop",
+            "postgres://db:0/shop",
+            "postgres://db/shop?pool_size=5",
+            "postgres://db/shop?sslmode=require&sslcert=x",
+            "db/shop",
+            "",
+        ];
+        expect![[r#"
+            postgres://ann:s3cret@db/shop?sslmode=maybe
+                there is no sslmode maybe
+                write disable, prefer (as when it is left out), require, verify-ca or verify-full
+            postgres://db:99999/shop
+                the url of the database can't be read: invalid value for option `port`
+                a port is a number from 1 to 65535
+            postgres://db:port/shop
+                the url of the database can't be read: invalid value for option `port`
+                a port is a number from 1 to 65535
+            postgres://db:0/shop
+                the url of the database can't be read: nobody listens on port 0
+                a port is a number from 1 to 65535
+            postgres://db/shop?pool_size=5
+                the url of the database can't be read: unknown option `pool_size`
+                leave it out; sslmode and sslrootcert are what a url is asked for here
+            postgres://db/shop?sslmode=require&sslcert=x
+                the url of the database can't be read: unknown option `sslcert`
+                leave it out; sslmode and sslrootcert are what a url is asked for here
+            db/shop
+                the url of the database can't be read: unexpected EOF
+                write the url as postgres://user:password@host:5432/database
+
+                the url of the database is empty
+                write the url as postgres://user:password@host:5432/database
+        "#]]
+        .assert_eq(&urls.map(told).concat());
     }
 }

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use arrow::array::RecordBatch;
 use pipeline::{Changes, Lsn, Op};
 
-use super::catalog::DiscoveredTable;
+use super::catalog::{DiscoveredTable, type_name};
 use super::error::SourceError;
 use super::message::{BadMessage, Message, RelationColumn, Tuple, Value};
 use super::publication::{Lineage, Naming};
@@ -141,7 +141,7 @@ impl RowBuilder {
                 table: format!("{}.{}", table.pg_schema, table.pg_table),
                 column: field.name().clone(),
                 value: value.chars().take(SHOWN_VALUE_CHARS).collect(),
-                wanted: field.data_type().to_string(),
+                wanted: type_name(field.data_type()),
             }
         })
     }

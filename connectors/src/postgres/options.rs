@@ -1,5 +1,9 @@
 //! What a project says of its Postgres tables, and which of them are read together.
 
+use std::io;
+
+use pgwire_replication::PgWireError;
+
 use crate::source::{Connector, Opened, Problem, TableOption, TableRequest as Wanted};
 
 use super::catalog::TableRequest;
@@ -62,13 +66,23 @@ fn open(project: &str, tables: Vec<Wanted>) -> Opened {
 
 /// An error in the words of all sources.
 pub(super) fn problem(table: Option<String>, error: &SourceError) -> Problem {
-    let remedy = match response_to(error) {
-        Response::Stop(remedy) => remedy,
-        Response::Retry => {
+    let remedy = match (response_to(error), error) {
+        (Response::Stop(remedy), _) => remedy,
+        (Response::Retry, SourceError::Disconnected { cause, .. }) if is_of_tls(cause) => {
+            "the server has no TLS, or not such as the url asks for: see its ssl settings, and sslmode and sslrootcert \
+             in the url (sslmode=disable asks for none)"
+                .to_owned()
+        }
+        (Response::Retry, _) => {
             "start the database, or check host and port in the url; `check --offline` asks no database".to_owned()
         }
     };
     Problem { table, what: chain(error), remedy }
+}
+
+/// Whether somebody answers, and TLS is what the two can't agree on.
+fn is_of_tls(cause: &io::Error) -> bool {
+    matches!(cause.get_ref().and_then(|inner| inner.downcast_ref::<PgWireError>()), Some(PgWireError::Tls(_)))
 }
 
 #[cfg(test)]
@@ -78,6 +92,27 @@ mod tests {
     fn wanted(name: &str, options: &[(&str, &str)]) -> Wanted {
         let options = options.iter().map(|&(option, value)| (option.to_owned(), value.to_owned())).collect();
         Wanted { name: name.to_owned(), options, columns: None, key: Vec::new() }
+    }
+
+    /// A server that answers and has no TLS is there: to start it was no remedy.
+    #[tokio::test]
+    async fn a_server_without_tls_is_not_one_that_is_down() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.expect("a client");
+            let mut asked = [0; 8];
+            socket.read_exact(&mut asked).await.expect("an SSLRequest");
+            socket.write_all(b"N").await.expect("an answer");
+        });
+        let target = Target::parse(&format!("postgres://{address}/shop?sslmode=require")).expect("a url");
+        let error = target.sql().await.expect_err("no TLS");
+        let Problem { what, remedy, .. } = problem(None, &error);
+        assert!(what.contains("server does not support TLS") && remedy.contains("sslmode=disable"), "{what}: {remedy}");
+        let target = Target::parse(&format!("postgres://{address}/shop?sslmode=disable")).expect("a url");
+        let Problem { remedy, .. } = problem(None, &target.sql().await.expect_err("nobody listens"));
+        assert!(remedy.contains("start the database"), "{remedy}");
     }
 
     #[test]

@@ -52,21 +52,97 @@ pub async fn prepare(
     publication: &Publication,
     tables: &[DiscoveredTable],
 ) -> Result<Naming, SourceError> {
-    let sql_error = |error| target.sql_error(error);
-    let lineages = lineages(target, client, tables).await?;
-    let name = quote(&publication.name);
-    let run = async |statement: String| {
+    let Plan { naming, changes } = plan(target, client, publication, tables).await?;
+    for change in changes {
+        let statement = change.statement(publication);
         tracing::info!(statement, "preparing the publication");
         client.batch_execute(&statement).await.map_err(|error| {
             match error.code().map(tokio_postgres::error::SqlState::code) {
-                Some("42501") => SourceError::NotReady {
-                    what: format!("the role of the url may not prepare the publication {}", publication.name),
-                    remedy: format!("as the tables' owner run {statement}"),
-                },
+                Some("42501") => not_permitted(publication, &statement),
                 _ => target.sql_error(error),
             }
-        })
-    };
+        })?;
+    }
+    Ok(naming)
+}
+
+/// Looks whether [`prepare`] can do what it would have to, and changes nothing.
+///
+/// # Errors
+/// As [`prepare`].
+pub async fn check(
+    target: &Target,
+    client: &Client,
+    publication: &Publication,
+    tables: &[DiscoveredTable],
+) -> Result<(), SourceError> {
+    for change in plan(target, client, publication, tables).await?.changes {
+        let (is_new, added): (bool, Vec<u32>) = match &change {
+            Change::Create { tables, .. } => (true, tables.iter().map(|table| table.oid).collect()),
+            Change::Add(tables) => (false, tables.iter().map(|table| table.oid).collect()),
+            Change::GoByPartitions => (false, Vec::new()),
+        };
+        // Who may what is as Postgres's manual has it of CREATE and ALTER PUBLICATION.
+        let may = client
+            .query_one(
+                "SELECT coalesce(CASE WHEN $1 THEN has_database_privilege(current_database(), 'CREATE')
+                     ELSE (SELECT pg_has_role(pubowner, 'USAGE') FROM pg_publication WHERE pubname = $2) END, true)
+                 AND NOT EXISTS (SELECT FROM pg_class WHERE oid = ANY ($3) AND NOT pg_has_role(relowner, 'USAGE'))",
+                &[&is_new, &publication.name, &added],
+            )
+            .await
+            .map_err(|error| target.sql_error(error))?;
+        if !may.get::<_, bool>(0) {
+            return Err(not_permitted(publication, &change.statement(publication)));
+        }
+    }
+    Ok(())
+}
+
+fn not_permitted(publication: &Publication, statement: &str) -> SourceError {
+    SourceError::NotReady {
+        what: format!("the role of the url may not prepare the publication {}", publication.name),
+        remedy: format!("as the tables' owner run {statement}"),
+    }
+}
+
+/// What a publication needs, and how it tells of rows then.
+struct Plan<'a> {
+    naming: Naming,
+    changes: Vec<Change<'a>>,
+}
+
+/// A change of a publication.
+enum Change<'a> {
+    Create { tables: Vec<&'a DiscoveredTable>, via_root: bool },
+    GoByPartitions,
+    Add(Vec<&'a DiscoveredTable>),
+}
+
+impl Change<'_> {
+    fn statement(&self, publication: &Publication) -> String {
+        let name = quote(&publication.name);
+        let names = |tables: &[&DiscoveredTable]| tables.iter().map(|it| it.quoted()).collect::<Vec<_>>().join(", ");
+        match self {
+            Change::Create { tables, via_root } => {
+                let names = names(tables);
+                format!("CREATE PUBLICATION {name} FOR TABLE {names} WITH (publish_via_partition_root = {via_root})")
+            }
+            Change::GoByPartitions => format!("ALTER PUBLICATION {name} SET (publish_via_partition_root = false)"),
+            Change::Add(tables) => format!("ALTER PUBLICATION {name} ADD TABLE {}", names(tables)),
+        }
+    }
+}
+
+async fn plan<'a>(
+    target: &Target,
+    client: &Client,
+    publication: &Publication,
+    tables: &'a [DiscoveredTable],
+) -> Result<Plan<'a>, SourceError> {
+    let sql_error = |error| target.sql_error(error);
+    let lineages = lineages(target, client, tables).await?;
+    let name = quote(&publication.name);
     let is_ours_too = |oid: &u32| tables.iter().any(|table| table.oid == *oid);
     let found = client
         .query_opt(
@@ -77,10 +153,8 @@ pub async fn prepare(
         .map_err(sql_error)?;
     let Some(found) = found else {
         let via_root = !lineages.iter().any(|lineage| lineage.ancestors.iter().any(is_ours_too));
-        let names = distinct(tables.iter().map(DiscoveredTable::quoted)).join(", ");
-        run(format!("CREATE PUBLICATION {name} FOR TABLE {names} WITH (publish_via_partition_root = {via_root})"))
-            .await?;
-        return Ok(if via_root { Naming::Root } else { Naming::Partition(lineages) });
+        let naming = if via_root { Naming::Root } else { Naming::Partition(lineages) };
+        return Ok(Plan { naming, changes: vec![Change::Create { tables: distinct(tables), via_root }] });
     };
     let (oid, all_tables, all_kinds, mut via_root): (u32, bool, bool, bool) =
         (found.get(0), found.get(1), found.get(2), found.get(3));
@@ -90,6 +164,8 @@ pub async fn prepare(
             remedy: format!("run ALTER PUBLICATION {name} SET (publish = 'insert, update, delete, truncate')"),
         });
     }
+    tells_of_all(target, client, publication, oid, tables.iter().zip(&lineages)).await?;
+    let mut changes = Vec::new();
     // Those that it names, and those that it tells of under their own names.
     let rows = client
         .query(
@@ -105,7 +181,6 @@ pub async fn prepare(
         let is_told_of = |oid: &u32| all_tables || published.contains(oid) || is_ours_too(oid);
         let hidden = tables.iter().zip(&lineages).find(|(_, lineage)| lineage.ancestors.iter().any(is_told_of));
         if let Some((table, _)) = hidden {
-            let statement = format!("ALTER PUBLICATION {name} SET (publish_via_partition_root = false)");
             if !publication.is_ours {
                 return Err(SourceError::NotReady {
                     what: format!(
@@ -113,10 +188,13 @@ pub async fn prepare(
                         publication.name,
                         table.quoted()
                     ),
-                    remedy: format!("run {statement}, or name another with publication = '…'"),
+                    remedy: format!(
+                        "run {}, or name another with publication = '…'",
+                        Change::GoByPartitions.statement(publication)
+                    ),
                 });
             }
-            run(statement).await?;
+            changes.push(Change::GoByPartitions);
             via_root = false;
         }
     }
@@ -129,17 +207,65 @@ pub async fn prepare(
             || by_leaves
     };
     let missing = tables.iter().zip(&lineages).filter(|(table, lineage)| !is_covered(table, lineage));
-    let missing = distinct(missing.map(|(table, _)| table.quoted()));
+    let missing = distinct(missing.map(|(table, _)| table));
     if !missing.is_empty() {
-        run(format!("ALTER PUBLICATION {name} ADD TABLE {}", missing.join(", "))).await?;
+        changes.push(Change::Add(missing));
     }
-    Ok(if via_root { Naming::Root } else { Naming::Partition(lineages) })
+    Ok(Plan { naming: if via_root { Naming::Root } else { Naming::Partition(lineages) }, changes })
+}
+
+/// Refuses a publication that leaves out rows or columns of a table, as those that others made may (from Postgres 15
+/// on): what it does not tell of would stay as it was copied, and nobody would know.
+async fn tells_of_all(
+    target: &Target,
+    client: &Client,
+    publication: &Publication,
+    oid: u32,
+    tables: impl Iterator<Item = (&DiscoveredTable, &Lineage)>,
+) -> Result<(), SourceError> {
+    // By way of JSON, since before 15 there are no such columns to ask for.
+    let rows = client
+        .query(
+            "SELECT r.prrelid, to_jsonb(r) ->> 'prqual' IS NOT NULL, r.prrelid::regclass::text,
+                    CASE WHEN jsonb_typeof(to_jsonb(r) -> 'prattrs') = 'array' THEN ARRAY(
+                        SELECT a.attname::text FROM pg_attribute a
+                        WHERE a.attrelid = r.prrelid AND to_jsonb(r) -> 'prattrs' @> to_jsonb(a.attnum)) END
+             FROM pg_publication_rel r WHERE r.prpubid = $1",
+            &[&oid],
+        )
+        .await
+        .map_err(|error| target.sql_error(error))?;
+    for (table, lineage) in tables {
+        for row in &rows {
+            let (relation, has_filter, shown): (u32, bool, String) = (row.get(0), row.get(1), row.get(2));
+            let columns: Option<Vec<String>> = row.get(3);
+            if relation != table.oid && !lineage.ancestors.contains(&relation) && !lineage.leaves.contains(&relation) {
+                continue;
+            }
+            let mut fields = table.schema.fields().iter().map(|field| field.name());
+            let missing = fields.find(|name| columns.as_ref().is_some_and(|columns| !columns.contains(name)));
+            let what = match (has_filter, missing) {
+                (true, _) => format!("the publication {} tells of some rows of {shown} alone", publication.name),
+                (false, Some(column)) => {
+                    format!("the publication {} leaves out the column {column} of {shown}", publication.name)
+                }
+                (false, None) => continue,
+            };
+            let name = quote(&publication.name);
+            let remedy = format!(
+                "run ALTER PUBLICATION {name} DROP TABLE {shown}; ALTER PUBLICATION {name} ADD TABLE {shown}, or name \
+                 another with publication = '…'"
+            );
+            return Err(SourceError::NotReady { what, remedy });
+        }
+    }
+    Ok(())
 }
 
 /// A table may stand in a project several times.
-fn distinct(names: impl Iterator<Item = String>) -> Vec<String> {
+fn distinct<'a>(tables: impl IntoIterator<Item = &'a DiscoveredTable>) -> Vec<&'a DiscoveredTable> {
     let mut seen = HashSet::new();
-    names.filter(|name| seen.insert(name.clone())).collect()
+    tables.into_iter().filter(|table| seen.insert(table.oid)).collect()
 }
 
 async fn lineages(target: &Target, client: &Client, tables: &[DiscoveredTable]) -> Result<Vec<Lineage>, SourceError> {

@@ -65,6 +65,12 @@ impl Postgres {
             && self.options.slot == options.slot
     }
 
+    /// What would stop the source at its start is told before.
+    async fn check_publication(&self) -> Result<(), SourceError> {
+        let client = self.target.sql().await?;
+        publication::check(&self.target, &client, &self.options.publication, &self.tables).await
+    }
+
     /// Reads one more table.
     pub fn add(&mut self, request: TableRequest) {
         self.requests.push(request);
@@ -86,6 +92,7 @@ impl Source for Postgres {
             self.tables = found.map_err(|problems| -> Vec<Problem> {
                 problems.into_iter().map(|found| problem(found.table, &found.error)).collect()
             })?;
+            self.check_publication().await.map_err(|error| vec![problem(None, &error)])?;
             let table = |table: &DiscoveredTable| SourceTable {
                 name: table.name.clone(),
                 schema: table.schema.clone(),

@@ -70,12 +70,7 @@ pub fn find(
     caller: Caller,
     cookie: Option<&str>,
 ) -> Result<Option<Credential>, Refusal> {
-    let is_token = |pair: &str| matches!(pair.split('=').next(), Some("token" | "access_token" | "jwt"));
-    if query.is_some_and(|query| query.split('&').any(is_token)) {
-        return Err(bad(
-            "a token does not belong in the URL, which ends in logs; send it as `Authorization: Bearer …`",
-        ));
-    }
+    check_query(query)?;
     let mut found = Vec::new();
     for value in headers.get_all(AUTHORIZATION) {
         let wrong = || bad("`Authorization` is not `Bearer` and a token");
@@ -112,6 +107,20 @@ pub fn find(
         Some(other) => Err(conflict(first.map_or(other.place, |first| first.place), other.place)),
         None => Ok(first),
     }
+}
+
+/// Refuses a URL that has a token.
+///
+/// # Errors
+/// `bad_credentials`, which says where it belongs.
+pub fn check_query(query: Option<&str>) -> Result<(), Refusal> {
+    let is_token = |pair: &str| matches!(pair.split('=').next(), Some("token" | "access_token" | "jwt"));
+    if query.is_some_and(|query| query.split('&').any(is_token)) {
+        return Err(bad(
+            "a token does not belong in the URL, which ends in logs; send it as `Authorization: Bearer …`",
+        ));
+    }
+    Ok(())
 }
 
 /// The subprotocol to answer with, if it was offered.

@@ -60,6 +60,13 @@ pub async fn answer(shared: Arc<Shared>, mut request: Request<Incoming>, slot: A
             return refusal(StatusCode::FORBIDDEN, &Refusal::new("forbidden", reason));
         }
     };
+    if path.starts_with("/v1/")
+        && path != "/v1/socket"
+        && let Err(refused) = takes_no_parameter(request.uri().query())
+    {
+        shared.metrics.refused.inc();
+        return refusal(StatusCode::BAD_REQUEST, &refused);
+    }
     if path == "/v1/sessions/revoke" {
         return revoke(&shared, request).await;
     }
@@ -124,6 +131,22 @@ fn name_host(request: &mut Request<Incoming>) -> Result<(), &'static str> {
         _ => {
             request.headers_mut().insert(HOST, authority);
             Ok(())
+        }
+    }
+}
+
+/// Nothing is asked by parameters yet, and one that is passed over would be answered with everything.
+fn takes_no_parameter(query: Option<&str>) -> Result<(), Refusal> {
+    credentials::check_query(query)?;
+    match query.into_iter().flat_map(|query| query.split('&')).find(|pair| !pair.is_empty()) {
+        None => Ok(()),
+        Some(pair) => {
+            let name = plain(pair.split('=').next().unwrap_or(pair));
+            let message = format!(
+                "there is no parameter `{}` here; for some rows or columns subscribe at /v1/socket",
+                shorten(&name)
+            );
+            Err(Refusal::new("bad_request", message))
         }
     }
 }
@@ -718,6 +741,49 @@ mod tests {
                 assert_eq!((answered, body.contains("a secret")), (200, status == 200), "{header:?}: {body}");
                 assert!(body.contains(r#""withheld_rows":3"#), "{body}");
             }
+        }
+    }
+
+    /// `?where=…` was passed over, and what was answered were all rows: it is refused, as a `were` is in a message.
+    /// What a page or a scrape is asked with changes nothing of what anybody takes an answer for.
+    #[tokio::test]
+    async fn what_is_asked_by_a_parameter_is_not_passed_over() {
+        let served = served().await;
+        let long = format!("GET /v1/projections?{}=1", "x".repeat(1_000));
+        for (what, name) in [
+            ("GET /v1/projections/keyed?where=x", "where"),
+            ("GET /v1/projections/keyed?&limit", "limit"),
+            ("HEAD /v1/projections/keyed?limit=1", ""),
+            ("GET /v1/projections/keyed?sp%20ace=1&b=2", "sp ace"),
+            ("GET /v1/projections/none?where=x", "where"),
+            ("GET /v1/projections/keyed/errors?since=1", "since"),
+            ("GET /v1/projections/keyed/explain?x", "x"),
+            ("GET /v1/projections?name=keyed", "name"),
+            (&long, "xxx…"),
+            ("POST /v1/sessions/revoke?subject=ann", "subject"),
+        ] {
+            let (status, body) = get(served.address, what, &[]).await;
+            assert_eq!(status, 400, "{what}: {body}");
+            let told = body.is_empty() || (body.contains("bad_request") && body.contains(&format!("{name}`")));
+            assert!(told && body.len() < 500, "{what}: {body}");
+        }
+        let (status, body) = get(served.address, "GET /v1/projections?where=x", &[]).await;
+        let expected = r#"{"op":"error","code":"bad_request","message":"there is no parameter `where` here; for some rows or columns subscribe at /v1/socket"}"#;
+        assert_eq!((status, body.as_str()), (400, expected));
+        // A token there is told of as one, wherever it stands.
+        for what in ["GET /v1/projections/keyed?a=1&token=x", "GET /v1/projections/keyed/errors?access_token=x"] {
+            let (status, body) = get(served.address, what, &[]).await;
+            assert_eq!((status, body.contains("bad_credentials")), (400, true), "{what}: {body}");
+        }
+        for what in [
+            "GET /?x=1",
+            "GET /page.js?v=2",
+            "GET /metrics?x=1",
+            "GET /healthz?x=1",
+            "GET /readyz?x",
+            "GET /v1/projections?",
+        ] {
+            assert_eq!(get(served.address, what, &[]).await.0, 200, "{what}");
         }
     }
 
