@@ -403,7 +403,7 @@ fn scalar_type(type_id: u32, modifier: i32) -> Option<DataType> {
     })
 }
 
-/// What Postgres calls the type that a column is read as; the inverse of [`data_type`].
+/// What Postgres calls the type that a column is read as; the inverse of `data_type`.
 #[must_use]
 pub fn type_name(data_type: &DataType) -> String {
     match data_type {
