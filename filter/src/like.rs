@@ -89,8 +89,12 @@ impl Pattern {
     /// What looking for it in a text costs, about, in comparisons of a number: a run of text is looked for
     /// once, and wildcards between two runs are tried at every place.
     pub(crate) fn weight(&self) -> usize {
-        let segment = |Segment(tokens): &Segment| if tokens.len() <= 1 { 4 } else { 16 * tokens.len() };
-        self.segments.iter().map(segment).sum::<usize>() * if self.is_insensitive { 2 } else { 1 }
+        let segment = |Segment(tokens): &Segment| match tokens.len() {
+            runs @ (0 | 1) => 4 * runs,
+            mixed => 16 * mixed,
+        };
+        let weight = self.segments.iter().map(segment).sum::<usize>().max(4);
+        if self.is_insensitive { 2 * weight } else { weight }
     }
 
     /// Bytes on the heap, about.

@@ -211,6 +211,46 @@ async fn who_floods_is_told_to_stop() {
     served.metric("sessions", |sessions| sessions == 0).await;
 }
 
+/// Ten thousand subscriptions of one client, each with a filter, columns or a window of its own: those that it may
+/// have it has, and the others cost nothing.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn who_subscribes_without_end_is_refused() {
+    if !is_alone("who_subscribes_without_end_is_refused") {
+        return;
+    }
+    let options = ServeOptions { messages_burst: u32::MAX, ..ServeOptions::default() };
+    let served = Served::start(ample_hub(), options).await;
+    publish(&served.hub, 1, &(0..1000).map(|id| format!("+keyed({id},n{id}) ")).collect::<String>());
+    let before = resident_bytes();
+    for (pattern, code) in [("n%", "too_many_subscriptions"), ("n%a%b%c%d%", "too_heavy")] {
+        let mut client = Client::connect(&served).await;
+        let mut held = 0;
+        for i in 0..10_000 {
+            let what = match i % 3 {
+                0 => format!(r#""where":{{"name":{{"_like":"%{i}%{pattern}"}}}}"#),
+                1 => format!(r#""where":{{"id":{{"_gt":{i}}}}},"limit":{}"#, 1 + i % 100),
+                _ => format!(r#""where":{{"id":{{"_in":[{i},{}]}}}},"columns":["id"]"#, i + 1),
+            };
+            client.send(format!(r#"{{"op":"subscribe","id":"{i}","projection":"keyed",{what}}}"#)).await;
+            let is_held = loop {
+                let message = client.next().await;
+                if message.contains(r#""last":true"#) {
+                    break true;
+                }
+                if message.contains(r#""op":"error""#) {
+                    assert!(message.contains(code), "{message}");
+                    break false;
+                }
+            };
+            held += usize::from(is_held);
+        }
+        assert!((50..=100).contains(&held), "{held}");
+    }
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < 16 << 20, "{} MB", grown >> 20);
+}
+
 /// Requests without end whose answers nobody reads: when some answers wait, no more is heard. What the client
 /// goes on sending is the kernel's, which has a bound.
 #[cfg(target_os = "linux")]
