@@ -325,15 +325,16 @@ mod tests {
     async fn a_token_that_expires_ends_its_session_unless_a_new_one_comes() {
         let served = served(ServeOptions::default()).await;
         let (mut lazy, mut keen) = (Client::connect(&served).await, Client::connect(&served).await);
-        let soon = authenticate(&format!("ann@{}", millis_from_now(100)));
+        let asked = std::time::Instant::now();
+        let soon = authenticate(&format!("ann@{}", millis_from_now(1000)));
         for client in [&mut lazy, &mut keen] {
             assert_eq!(short(&client.ask(&soon).await), "authenticated");
             assert_eq!(short(&client.ask(SUBSCRIBE).await), r#"image rows=[[1,"ann",5]]"#);
         }
-        tokio::time::sleep(Duration::from_millis(120)).await;
         let later = authenticate(&format!("ann@{}", millis_from_now(600_000)));
         assert_eq!(short(&keen.ask(&later).await), "authenticated");
         assert_eq!(lazy.closed().await, (4001, "the token has expired".to_owned()));
+        assert!(asked.elapsed() >= Duration::from_millis(1100), "{:?}: a second, and the grace", asked.elapsed());
         assert!(keen.ask(r#"{"op":"ping"}"#).await.contains("heartbeat"));
     }
 
