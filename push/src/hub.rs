@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
@@ -22,6 +22,7 @@ use arrow::error::ArrowError;
 use filter::{Access, Predicate};
 use hashbrown::HashMap;
 use pipeline::{DiffPart, Epoch, Position};
+use tokio::runtime::Handle;
 
 use crate::index::{self, Index, Indexes, Lookup, Terms};
 use crate::record::{Record, pairs_between};
@@ -156,6 +157,8 @@ pub struct Hub {
     pub(crate) images: Arc<AtomicUsize>,
     /// Messages that several clients are sent.
     pub(crate) frames: Frames,
+    /// Where sessions run: a thread of it wakes many of them for less than the publisher's does.
+    runtime: OnceLock<Handle>,
     publisher: Mutex<Publisher>,
     views: Mutex<Views>,
     view_ids: AtomicU64,
@@ -288,6 +291,7 @@ impl Hub {
             window_rows: AtomicUsize::new(0),
             images: Arc::default(),
             frames: Frames::default(),
+            runtime: OnceLock::new(),
             publisher: Mutex::new(Publisher {
                 routers: (0..count).map(|_| Router::default()).collect(),
                 failed: BTreeMap::new(),
@@ -396,7 +400,7 @@ impl Hub {
         };
         drop(replaced); // after the lock: freeing what a large epoch replaced takes a while
         self.shorten_logs(&mut publisher.log_bytes);
-        concerned.iter().for_each(|view| view.wake());
+        self.wake(concerned);
         // A view that came while this epoch was under way was not among those that are routed to, and
         // its image may be of the epoch before: its clients look for themselves.
         let late: Vec<Arc<View>> = lock(&self.views).new.iter().filter_map(Weak::upgrade).collect();
@@ -404,6 +408,19 @@ impl Hub {
         // Nobody waits for these.
         shown.iter().for_each(|(id, rows)| self.keep_indexes(*id, rows));
         Ok(())
+    }
+
+    /// Sessions are woken by this runtime, which is the one that they run on.
+    pub(crate) fn wake_on(&self, runtime: Handle) {
+        let _ = self.runtime.set(runtime);
+    }
+
+    fn wake(&self, views: Vec<Arc<View>>) {
+        let wake = move || views.iter().for_each(|view| view.wake());
+        match self.runtime.get() {
+            Some(runtime) => drop(runtime.spawn(async move { wake() })),
+            None => wake(),
+        }
     }
 
     fn keep_indexes(&self, id: ProjectionId, rows: &Rows) {

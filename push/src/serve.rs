@@ -32,6 +32,7 @@ use pipeline::projection::WithheldRow;
 use prometheus_client::registry::Registry;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
@@ -245,6 +246,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let peers = Peers::new(options.connections_max, options.connections_per_address_max);
+    hub.wake_on(Handle::current());
     let Entrance { gate, authenticator } = entrance;
     let metrics = Metrics::default();
     let stalled = Stalled::new(options.held_bytes_max, metrics.shed.clone());
