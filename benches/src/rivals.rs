@@ -19,6 +19,7 @@ mod broadcast; // the plainest one
 mod nats;
 mod nchan;
 
+use std::fmt::Display;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -59,6 +60,20 @@ struct Publisher {
     envelope: fn(&str) -> Vec<u8>,
     /// Whether each is answered.
     is_answered: bool,
+}
+
+/// The clients of a rival that sends to whoever connects.
+fn audience(port: impl Display, path: &str) -> Plan {
+    Plan {
+        address: format!("127.0.0.1:{port}"),
+        path: path.to_owned(),
+        clients: CLIENTS as usize,
+        opening: Vec::new(),
+        is_binary: false,
+        ready: String::new(),
+        column: MARK,
+        reads: true,
+    }
 }
 
 /// Measures all in turns.

@@ -11,9 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast::{Receiver, Sender};
 use tokio_websockets::{Message, ServerBuilder};
 
-use super::{Publisher, Rival};
-use crate::crowd::Plan;
-use crate::fanout::MARK;
+use super::{Publisher, Rival, audience};
 use crate::process::Process;
 
 /// Starts it in a process of its own.
@@ -28,16 +26,7 @@ pub fn start() -> Result<Rival> {
     BufReader::new(process.child().stdout.take().context("a pipe")?).read_line(&mut ports)?;
     let (clients, publisher) = ports.trim().split_once(' ').context("two ports")?;
     let publisher = Publisher::connect(publisher.parse()?, |payload| format!("{payload}\n").into_bytes(), false)?;
-    let plan = Plan {
-        address: format!("127.0.0.1:{clients}"),
-        path: "/".to_owned(),
-        clients: super::CLIENTS as usize,
-        opening: Vec::new(),
-        is_binary: false,
-        ready: String::new(),
-        column: MARK,
-        reads: true,
-    };
+    let plan = audience(clients, "/");
     Ok(Rival { name: "broadcast", process, publisher, plan, _folder: None })
 }
 

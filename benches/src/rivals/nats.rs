@@ -7,9 +7,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Result, ensure};
 use xtask::target_folder;
 
-use super::{Publisher, Rival};
+use super::{Publisher, Rival, audience};
 use crate::crowd::Plan;
-use crate::fanout::MARK;
 use crate::process::{Process, free_port};
 
 /// Starts it, and builds it where it is missing; `None` without Go.
@@ -44,14 +43,10 @@ pub fn start() -> Result<Option<Rival>> {
     // The other listener may be later.
     drop(Publisher::connect(sockets, envelope, false)?);
     let plan = Plan {
-        address: format!("127.0.0.1:{sockets}"),
-        path: "/".to_owned(),
-        clients: super::CLIENTS as usize,
         opening: vec!["CONNECT {\"verbose\":false,\"pedantic\":false}\r\nSUB ticks 1\r\nPING\r\n".to_owned()],
         is_binary: true,
         ready: "PONG".to_owned(),
-        column: MARK,
-        reads: true,
+        ..audience(sockets, "/")
     };
     Ok(Some(Rival { name: "nats", process, publisher, plan, _folder: Some(folder) }))
 }

@@ -7,9 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::Result;
 use xtask::postgres::{apt_install, is_root};
 
-use super::{Publisher, Rival};
-use crate::crowd::Plan;
-use crate::fanout::MARK;
+use super::{Publisher, Rival, audience};
 use crate::process::{Process, free_port};
 
 const PROGRAM: &str = "/usr/sbin/nginx";
@@ -40,16 +38,7 @@ pub fn start() -> Result<Rival> {
             .stdout(Stdio::null()),
     )?;
     let publisher = Publisher::connect(port, envelope, true)?;
-    let plan = Plan {
-        address: format!("127.0.0.1:{port}"),
-        path: "/sub".to_owned(),
-        clients: super::CLIENTS as usize,
-        opening: Vec::new(),
-        is_binary: false,
-        ready: String::new(),
-        column: MARK,
-        reads: true,
-    };
+    let plan = audience(port, "/sub");
     Ok(Rival { name: "nchan", process, publisher, plan, _folder: Some(folder) })
 }
 
