@@ -25,6 +25,7 @@ use pipeline::{DiffPart, Epoch, Position};
 use tokio::runtime::Handle;
 
 use crate::index::{self, Index, Indexes, Lookup, Terms};
+use crate::random;
 use crate::record::{Record, pairs_between};
 use crate::route::Router;
 use crate::rows::{RowForm, Rows};
@@ -416,6 +417,9 @@ impl Hub {
     }
 
     fn wake(&self, views: Vec<Arc<View>>) {
+        if views.is_empty() {
+            return;
+        }
         let wake = move || views.iter().for_each(|view| view.wake());
         match self.runtime.get() {
             Some(runtime) => drop(runtime.spawn(async move { wake() })),
@@ -754,9 +758,7 @@ fn boot_id() -> String {
     if cfg!(test) {
         return "boot".to_owned();
     }
-    // Hash keys of the standard library come from the system's randomness.
-    let random = std::hash::RandomState::new();
-    format!("{:012x}", std::hash::BuildHasher::hash_one(&random, 0) & 0xFFFF_FFFF_FFFF)
+    format!("{:012x}", random::number() & 0xFFFF_FFFF_FFFF)
 }
 
 /// Views that came and went which the publisher is told of only when it publishes.

@@ -26,6 +26,7 @@ pub mod viewer; // who looks, and what policies let them see
 pub mod session; // what one client is owed; decides, and knows no socket
 pub mod protocol; // what clients ask
 pub mod wire; // what clients are sent
+mod random; // numbers that nobody knows before
 pub mod held; // what waits for sockets, in bytes
 pub mod message; // one message, shared by all who are sent it
 pub mod json; // rows as JSON, exact

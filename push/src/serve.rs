@@ -38,7 +38,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::hub::Hub;
 use crate::metrics::Metrics;
-use crate::session::{SessionLimits, some_time};
+use crate::random::some_time;
+use crate::session::SessionLimits;
 use crate::signal::Signals;
 pub use gate::{BadEntry, Caller, Gate};
 use identity::Subjects;

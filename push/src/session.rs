@@ -6,7 +6,7 @@
 //! with its last one: that brings it to the very epoch that they are at.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -21,6 +21,7 @@ use crate::image::{Image, Piece};
 use crate::json::write_string;
 use crate::message::{Draft, Message};
 use crate::protocol::{Batch, Mode, PROTOCOL_VERSION, Refusal, Request, Subscribe, parse, shorten};
+use crate::random::some_time;
 use crate::signal::Signal;
 use crate::view::{Due, Told, View, ViewSpec};
 use crate::viewer::Viewer;
@@ -991,14 +992,6 @@ impl Loading {
 
 fn first_epoch(due: &[Due]) -> Epoch {
     due.first().map_or(Epoch(0), |due| due.record.stamp.epoch)
-}
-
-/// A time between these that nobody knows before.
-#[must_use]
-pub fn some_time(least: Duration, most: Duration) -> Duration {
-    // Hash keys of the standard library come from the system's randomness.
-    let random = RandomState::new().hash_one(()) % 1024;
-    least + (most - least).mul_f64(random as f64 / 1024.0)
 }
 
 /// By which a client's view is known again, as long as the server runs.

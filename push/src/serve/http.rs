@@ -330,7 +330,7 @@ fn details(shared: &Shared, name: &str, what: &str) -> Response<Body> {
         Ok(id) => id,
         Err(refusal) => return *refusal,
     };
-    let health = shared.health.borrow().clone();
+    let health = shared.health.borrow();
     if what == "explain" {
         let text = health.explained.get(id.0).map_or_else(String::new, ToString::to_string);
         return with_type(StatusCode::OK, "text/plain; charset=utf-8", text);
