@@ -13,6 +13,7 @@
 
 pub mod source; // the words that all sources share
 pub mod postgres; // a database by its log
+pub mod format; // what the bytes of messages mean
 
 pub use source::{
     Connector, EventReceiver, EventSender, Link, Source, SourceEvent, SourceState, TableOption, event_queue,

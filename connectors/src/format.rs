@@ -1,0 +1,92 @@
+//! What the bytes of messages mean.
+//!
+//! ```text
+//!  payloads ──► RowDecoder ──► rows, one a payload      json, csv, text, bytes, avro, protobuf
+//!                   │
+//!  messages ──► MessageDecoder ──► rows with ops        append: each message is a row
+//!                                                       upsert: the key replaces, no value deletes
+//!                                                       debezium: before and after
+//! ```
+//!
+//! Decoding goes a batch at a time, column by column. A message that can't be read loses itself
+//! alone: it is told as [`Bad`] beside the rows of the others, and nothing of it is left in them.
+
+pub mod append; // each message is a row
+pub mod upsert; // the key replaces, no value deletes
+#[cfg(test)]
+mod testing; // decoders that are easy to follow
+
+use arrow::array::ArrayRef;
+use pipeline::Op;
+
+/// A message that can't be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bad {
+    /// Its place among those that were to be decoded.
+    pub message: usize,
+    /// What is wrong with it, for people.
+    pub reason: String,
+}
+
+/// Nothing can be decoded now: no fault of a message.
+#[derive(Debug, thiserror::Error)]
+pub enum FormatError {
+    /// The schema registry does not answer, or not in a way that can be understood. To be tried again.
+    #[error("the schema registry does not answer: {0}")]
+    Registry(String),
+    /// A mistake of ours.
+    #[error("{0}")]
+    Internal(#[from] arrow::error::ArrowError),
+}
+
+/// Rows made of payloads.
+#[derive(Debug, Default)]
+pub struct Rows {
+    /// The wanted columns, in their order, of exactly the wanted types and of equal length.
+    pub columns: Vec<ArrayRef>,
+    /// For each row, the place of the payload that it was made of; ascending.
+    pub from: Vec<usize>,
+    /// The payloads that no row was made of; ascending.
+    pub bad: Vec<Bad>,
+}
+
+/// Makes a row of each payload. It is made for the columns that are wanted; one that a payload does
+/// not have is NULL.
+pub trait RowDecoder: Send {
+    /// Decodes payloads.
+    ///
+    /// # Errors
+    /// When none can be decoded now.
+    fn decode(&mut self, payloads: &[&[u8]]) -> Result<Rows, FormatError>;
+}
+
+/// What a message consists of.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Payload<'a> {
+    /// Its key.
+    pub key: Option<&'a [u8]>,
+    /// Its value; in a compacted topic a message without one takes its key away.
+    pub value: Option<&'a [u8]>,
+}
+
+/// Rows and what happened to them.
+#[derive(Debug, Default)]
+pub struct Events {
+    /// The table's columns that messages fill, in their order.
+    pub columns: Vec<ArrayRef>,
+    /// What each row means.
+    pub ops: Vec<Op>,
+    /// For each row, the place of the message that told it; ascending.
+    pub from: Vec<usize>,
+    /// The messages that told nothing that can be read; ascending.
+    pub bad: Vec<Bad>,
+}
+
+/// Makes what happened to a table of the messages of its topic.
+pub trait MessageDecoder: Send {
+    /// Decodes messages, in their order.
+    ///
+    /// # Errors
+    /// When none can be decoded now.
+    fn decode(&mut self, messages: &[Payload<'_>]) -> Result<Events, FormatError>;
+}

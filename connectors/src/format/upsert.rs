@@ -1,0 +1,189 @@
+//! The key replaces, no value deletes: what a compacted topic means.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, UInt32Array, new_null_array};
+use arrow::compute::kernels::cmp::neq;
+use arrow::compute::take;
+use pipeline::Op;
+
+use super::{Bad, Events, FormatError, MessageDecoder, Payload, RowDecoder, Rows};
+
+/// Takes the key columns from a message's key, and the others from its value.
+pub struct Upsert {
+    keys: Box<dyn RowDecoder>,
+    values: Box<dyn RowDecoder>,
+    /// The key columns, by their place among the table's, in the order in which `keys` has them.
+    key: Vec<usize>,
+    /// Their names, in that order.
+    key_names: Vec<String>,
+}
+
+impl Upsert {
+    /// Keys as `keys` makes them: the columns `key` of the table, with their names. Values as
+    /// `values` makes them: all columns of the table.
+    #[must_use]
+    pub fn new(
+        keys: Box<dyn RowDecoder>,
+        values: Box<dyn RowDecoder>,
+        key: Vec<usize>,
+        key_names: Vec<String>,
+    ) -> Upsert {
+        Upsert { keys, values, key, key_names }
+    }
+
+    /// The rows of keys whose row of a value names another key: `(row of keys, which column)`.
+    fn contradictions(
+        &self,
+        keys: &Rows,
+        values: &Rows,
+        pairs: &[(u32, u32)],
+    ) -> Result<Vec<(u32, usize)>, FormatError> {
+        let mut found: Vec<(u32, usize)> = Vec::new();
+        let of_keys = UInt32Array::from_iter_values(pairs.iter().map(|pair| pair.0));
+        let of_values = UInt32Array::from_iter_values(pairs.iter().map(|pair| pair.1));
+        for (place, &column) in self.key.iter().enumerate() {
+            let value = take(&values.columns[column], &of_values, None)?;
+            if value.null_count() == value.len() {
+                continue;
+            }
+            let differs = neq(&take(&keys.columns[place], &of_keys, None)?, &value)?;
+            let rows = (0..differs.len()).filter(|&row| differs.is_valid(row) && differs.value(row));
+            found.extend(rows.map(|row| (pairs[row].0, place)));
+        }
+        found.sort_unstable();
+        found.dedup_by_key(|(row, _)| *row);
+        Ok(found)
+    }
+}
+
+impl MessageDecoder for Upsert {
+    fn decode(&mut self, messages: &[Payload<'_>]) -> Result<Events, FormatError> {
+        let mut bad: Vec<Bad> = Vec::new();
+        let (with_key, key_payloads): (Vec<usize>, Vec<&[u8]>) =
+            messages.iter().enumerate().filter_map(|(place, message)| Some((place, message.key?))).unzip();
+        if with_key.len() < messages.len() {
+            let without = messages.iter().enumerate().filter(|(_, message)| message.key.is_none());
+            bad.extend(without.map(|(message, _)| Bad { message, reason: NO_KEY.to_owned() }));
+        }
+        let keys = self.keys.decode(&key_payloads)?;
+        bad.extend(
+            keys.bad.iter().map(|bad| Bad { message: with_key[bad.message], reason: format!("key: {}", bad.reason) }),
+        );
+        let (with_value, value_payloads): (Vec<usize>, Vec<&[u8]>) = keys
+            .from
+            .iter()
+            .map(|&key| with_key[key])
+            .filter_map(|message| Some((message, messages[message].value?)))
+            .unzip();
+        let values = self.values.decode(&value_payloads)?;
+        bad.extend(values.bad.iter().map(|bad| Bad { message: with_value[bad.message], reason: bad.reason.clone() }));
+
+        // Each message that has a key that can be read, with the row of its value if it has one.
+        let mut rows: Vec<(usize, u32, Option<u32>)> = Vec::with_capacity(keys.from.len());
+        let mut pairs = Vec::with_capacity(values.from.len());
+        let mut of_values = values.from.iter().map(|&value| with_value[value]).zip(0_u32..).peekable();
+        for (&key, row) in keys.from.iter().zip(0_u32..) {
+            let message = with_key[key];
+            let value = of_values.next_if(|(of, _)| *of == message).map(|(_, value)| value);
+            pairs.extend(value.map(|value| (row, value)));
+            if value.is_some() || messages[message].value.is_none() {
+                rows.push((message, row, value));
+            }
+        }
+        let contradictions = self.contradictions(&keys, &values, &pairs)?;
+        if !contradictions.is_empty() {
+            let mut contradictions = contradictions.into_iter().peekable();
+            rows.retain(|&(message, key, _)| {
+                while contradictions.next_if(|(row, _)| *row < key).is_some() {}
+                let Some((_, place)) = contradictions.next_if(|(row, _)| *row == key) else { return true };
+                let reason = format!("its key and its value have different values of `{}`", self.key_names[place]);
+                bad.push(Bad { message, reason });
+                false
+            });
+        }
+        bad.sort_by_key(|bad| bad.message);
+
+        let of_keys = UInt32Array::from_iter_values(rows.iter().map(|(_, key, _)| *key));
+        let of_values: UInt32Array = rows.iter().map(|(_, _, value)| *value).collect();
+        let mut columns = Vec::with_capacity(values.columns.len());
+        for (column, values) in values.columns.iter().enumerate() {
+            columns.push(match self.key.iter().position(|key| *key == column) {
+                Some(place) => chosen(&keys.columns[place], &of_keys)?,
+                None => chosen(values, &of_values)?,
+            });
+        }
+        Ok(Events {
+            columns,
+            ops: rows.iter().map(|(_, _, value)| value.map_or(Op::Delete, |_| Op::Insert)).collect(),
+            from: rows.iter().map(|(message, ..)| *message).collect(),
+            bad,
+        })
+    }
+}
+
+/// These rows of a column; the column itself where they are all of it.
+fn chosen(column: &ArrayRef, rows: &UInt32Array) -> Result<ArrayRef, FormatError> {
+    let is_all = rows.len() == column.len()
+        && rows.null_count() == 0
+        && rows.values().iter().zip(0_u32..).all(|(row, place)| *row == place);
+    if is_all {
+        return Ok(Arc::clone(column));
+    }
+    if column.is_empty() {
+        return Ok(new_null_array(column.data_type(), rows.len()));
+    }
+    Ok(take(column, rows, None)?)
+}
+
+const NO_KEY: &str = "it has no key, and in mode = 'upsert' the key says which row it is";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::testing::{Numbers, Pairs};
+    use arrow::array::AsArray;
+    use arrow::datatypes::Int64Type;
+
+    fn decode(messages: &[(Option<&str>, Option<&str>)]) -> (Vec<String>, Vec<(usize, String)>) {
+        let messages: Vec<Payload<'_>> = messages
+            .iter()
+            .map(|(key, value)| Payload { key: key.map(str::as_bytes), value: value.map(str::as_bytes) })
+            .collect();
+        let mut upsert = Upsert::new(Box::new(Numbers), Box::new(Pairs), vec![0], vec!["a".to_owned()]);
+        let events = upsert.decode(&messages).expect("decodes");
+        let shown = |column: usize, row: usize| {
+            let values = events.columns[column].as_primitive::<Int64Type>();
+            if values.is_null(row) { "NULL".to_owned() } else { values.value(row).to_string() }
+        };
+        let rows = (0..events.from.len())
+            .map(|row| format!("{} {:?} {} {}", events.from[row], events.ops[row], shown(0, row), shown(1, row)));
+        (rows.collect(), events.bad.iter().map(|bad| (bad.message, bad.reason.clone())).collect())
+    }
+
+    #[test]
+    fn keys_replace_and_messages_without_a_value_delete() {
+        let (rows, bad) = decode(&[
+            (Some("1"), Some("1 10")),
+            (Some("1"), None),
+            (None, Some("2 20")),
+            (Some("x"), Some("3 30")),
+            (Some("4"), Some("? 40")),
+            (Some("5"), Some("x")),
+            (Some("6"), Some("7 60")),
+            (Some("1"), Some("1 11")),
+        ]);
+        assert_eq!(rows, ["0 Insert 1 10", "1 Delete 1 NULL", "4 Insert 4 40", "7 Insert 1 11"]);
+        assert_eq!(bad.iter().map(|(message, _)| *message).collect::<Vec<_>>(), [2, 3, 5, 6]);
+        assert_eq!(bad[0].1, NO_KEY);
+        assert!(bad[1].1.starts_with("key: "), "{}", bad[1].1);
+        assert_eq!(bad[3].1, "its key and its value have different values of `a`");
+    }
+
+    #[test]
+    fn a_batch_of_nothing_but_deletes_or_nothing_at_all_is_none_of_values() {
+        assert_eq!(decode(&[(Some("3"), None), (Some("2"), None)]).0, ["0 Delete 3 NULL", "1 Delete 2 NULL"]);
+        assert_eq!(decode(&[]), (Vec::new(), Vec::new()));
+        assert_eq!(decode(&[(None, None)]).0, Vec::<String>::new());
+    }
+}
