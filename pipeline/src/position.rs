@@ -56,30 +56,44 @@ impl FromStr for Lsn {
     }
 }
 
-/// How far a log of several partitions has been read: the offset of the next message, by
-/// partition. A partition that has not been looked at is not in it.
+/// How far topics have been read: the offset of the next message, by topic and partition. A
+/// partition that has not been looked at is not in it. Topics have no `/`, `:`, `,` or `;` in
+/// their names.
 ///
 /// ```
 /// use pipeline::position::Offsets;
-/// let offsets = Offsets([(0, 42), (1, 7)].into());
-/// assert_eq!(offsets.to_string(), "0:42,1:7");
-/// assert_eq!("0:42,1:7".parse(), Ok(offsets));
+/// let offsets = Offsets::from_iter([("orders", 0, 42), ("orders", 1, 7), ("payments", 0, 3)]);
+/// assert_eq!(offsets.to_string(), "orders/0:42,1:7;payments/0:3");
+/// assert_eq!("orders/0:42,1:7;payments/0:3".parse(), Ok(offsets));
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Offsets(pub BTreeMap<i32, i64>);
+pub struct Offsets(pub BTreeMap<Arc<str>, BTreeMap<i32, i64>>);
+
+impl<'a> FromIterator<(&'a str, i32, i64)> for Offsets {
+    fn from_iter<I: IntoIterator<Item = (&'a str, i32, i64)>>(offsets: I) -> Offsets {
+        let mut all = Offsets::default();
+        for (topic, partition, offset) in offsets {
+            all.0.entry(Arc::from(topic)).or_default().insert(partition, offset);
+        }
+        all
+    }
+}
 
 impl fmt::Display for Offsets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, (partition, offset)) in self.0.iter().enumerate() {
-            write!(f, "{}{partition}:{offset}", if i == 0 { "" } else { "," })?;
+        for (i, (topic, partitions)) in self.0.iter().enumerate() {
+            write!(f, "{}{topic}/", if i == 0 { "" } else { ";" })?;
+            for (i, (partition, offset)) in partitions.iter().enumerate() {
+                write!(f, "{}{partition}:{offset}", if i == 0 { "" } else { "," })?;
+            }
         }
         Ok(())
     }
 }
 
-/// A text that is not a list of partitions with their offsets.
+/// A text that is not a list of topics with the offsets of their partitions.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no list of offsets such as 0:42,1:7")]
+#[error("`{0}` is no list of offsets such as orders/0:42,1:7")]
 pub struct BadOffsets(pub String);
 
 impl FromStr for Offsets {
@@ -90,8 +104,13 @@ impl FromStr for Offsets {
             let (partition, offset) = part.split_once(':')?;
             Some((partition.parse().ok()?, offset.parse().ok()?))
         };
-        let parts = text.split(',').filter(|part| !part.is_empty());
-        parts.map(one).collect::<Option<_>>().map(Offsets).ok_or_else(|| BadOffsets(text.to_owned()))
+        let of_topic = |part: &str| {
+            let (topic, partitions) = part.split_once('/')?;
+            let partitions = partitions.split(',').filter(|part| !part.is_empty());
+            Some((Arc::from(topic), partitions.map(one).collect::<Option<_>>()?))
+        };
+        let topics = text.split(';').filter(|part| !part.is_empty());
+        topics.map(of_topic).collect::<Option<_>>().map(Offsets).ok_or_else(|| BadOffsets(text.to_owned()))
     }
 }
 
@@ -100,7 +119,7 @@ impl FromStr for Offsets {
 pub enum Mark {
     /// End of the last transaction applied from a Postgres log.
     Lsn(Lsn),
-    /// The next message of each partition of a log.
+    /// The next message of each partition of the topics of a log.
     Offsets(Offsets),
 }
 
@@ -131,10 +150,12 @@ mod tests {
             (Lsn(0x1_016B_3748).to_string(), "1/16B3748".parse()),
             ("1/16B3748".to_owned(), Ok(Lsn(0x1_016B_3748)))
         );
-        let offsets = Offsets([(0, 42), (1, 7)].into());
-        assert_eq!((offsets.to_string(), "0:42,1:7".parse()), ("0:42,1:7".to_owned(), Ok(offsets.clone())));
-        assert_eq!(Mark::Lsn(Lsn(0x16B_3748)).to_string(), "0/16B3748");
-        assert_eq!(Mark::Offsets(offsets).to_string(), "0:42,1:7");
+        let offsets = Offsets::from_iter([("a.b", 0, 42), ("a.b", 1, 7), ("c", 3, 0)]);
+        assert_eq!(
+            (offsets.to_string(), "a.b/0:42,1:7;c/3:0".parse()),
+            ("a.b/0:42,1:7;c/3:0".to_owned(), Ok(offsets.clone()))
+        );
+        assert_eq!(Mark::Offsets(offsets).to_string(), "a.b/0:42,1:7;c/3:0");
     }
 
     #[test]
@@ -147,7 +168,7 @@ mod tests {
     #[test]
     fn offsets_that_are_none_are_refused() {
         assert_eq!("".parse(), Ok(Offsets::default()));
-        for text in ["0", "0:", ":1", "0:1;1:2", "a:1", "0:1,1"] {
+        for text in ["0:1", "a/0", "a/0:", "a/:1", "a/0:1;1:2", "a/b:1", "a/0:1,1"] {
             assert_eq!(text.parse::<Offsets>(), Err(BadOffsets(text.to_owned())));
         }
     }

@@ -47,7 +47,7 @@ async fn a_projection_waits_for_its_own_sources_only() {
     assert_eq!(subscriber.rows("of_quick"), [json!([1]), json!([2])]);
     quick.insert(&[3], 1);
     subscriber.until(|held| held["of_quick"].len() == 3).await;
-    assert_eq!(subscriber.position, json!({ "quick": "0:1" }));
+    assert_eq!(subscriber.position, json!({ "quick": "script/0:1" }));
     assert_eq!(subscriber.held.len(), 1, "an image of a projection that is not ready: {:?}", subscriber.held);
     assert_eq!(ready().await, json!({ "of_both": false, "of_quick": true, "of_slow": false }));
     assert_eq!(status("/v1/projections/of_quick").await.0, 200);
@@ -59,7 +59,7 @@ async fn a_projection_waits_for_its_own_sources_only() {
     subscriber.until(|held| held.contains_key("of_both") && held.contains_key("of_slow")).await;
     assert_eq!(subscriber.rows("of_both"), [json!([2]), json!([3])]);
     assert!(subscriber.rows("of_slow").is_empty(), "it is ready and has no rows");
-    assert_eq!(subscriber.position, json!({ "quick": "0:1", "slow": "0:0" }));
+    assert_eq!(subscriber.position, json!({ "quick": "script/0:1", "slow": "script/0:0" }));
     assert_eq!(ready().await, json!({ "of_both": true, "of_quick": true, "of_slow": true }));
     assert_eq!(status("/v1/projections/of_slow").await.0, 200);
     let (_, page) = status("/metrics").await;

@@ -101,7 +101,7 @@ impl Script {
 /// An offset of a log's only partition.
 #[must_use]
 pub fn offset(at: i64) -> Mark {
-    Mark::Offsets(Offsets([(0, at)].into()))
+    Mark::Offsets(Offsets::from_iter([("script", 0, at)]))
 }
 
 fn rows(ids: &[i64]) -> RecordBatch {
