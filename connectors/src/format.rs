@@ -13,11 +13,14 @@
 
 pub mod append; // each message is a row
 pub mod upsert; // the key replaces, no value deletes
+pub mod choice; // which of them a table has
 #[cfg(test)]
 mod testing; // decoders that are easy to follow
 
 use arrow::array::ArrayRef;
 use pipeline::Op;
+
+pub use choice::{Formats, Wanted, moment_millis};
 
 /// A message that can't be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +83,12 @@ pub struct Events {
     pub from: Vec<usize>,
     /// The messages that told nothing that can be read; ascending.
     pub bad: Vec<Bad>,
+    /// `(row, column)` pairs, ascending, of updates whose value was not sent because it did not
+    /// change.
+    pub unchanged: Vec<(u32, u32)>,
+    /// When the last of what they tell was committed where it comes from, in microseconds since
+    /// 1970-01-01 UTC, if they say so.
+    pub commit_time: Option<i64>,
 }
 
 /// Makes what happened to a table of the messages of its topic.

@@ -14,6 +14,10 @@
 pub mod source; // the words that all sources share
 pub mod postgres; // a database by its log
 pub mod format; // what the bytes of messages mean
+#[cfg(feature = "kafka")]
+pub mod kafka; // topics of a cluster
+pub mod topic; // messages of a topic into changes of tables
+pub mod dead_letters; // messages that could not be read
 
 pub use source::{
     Connector, EventReceiver, EventSender, Link, Source, SourceEvent, SourceState, TableOption, event_queue,

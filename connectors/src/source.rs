@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
@@ -18,6 +19,8 @@ use futures_util::future::BoxFuture;
 use pipeline::table::Identity;
 use pipeline::{Changes, Mark, Op};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+
+use crate::dead_letters::DeadLetterSender;
 
 /// A kind of source.
 #[derive(Clone, Copy)]
@@ -28,9 +31,25 @@ pub struct Connector {
     pub of_tables: &'static str,
     /// What else `WITH (…)` may say.
     pub options: &'static [TableOption],
+    /// Whether options with a dot in their names are passed on to a client library.
+    pub passes_dotted: bool,
+    /// Whether its tables are made of messages, of which some may not be readable.
+    pub reads_messages: bool,
     /// Sorts the tables of this kind that a project reads by the place where they are: one source a
     /// place. The text is the project's name in lower case, fit for an identifier.
     pub open: fn(&str, Vec<TableRequest>) -> Opened,
+}
+
+impl Connector {
+    /// One of which nothing is said: what others leave out.
+    pub const NONE: Connector = Connector {
+        name: "",
+        of_tables: "a table",
+        options: &[],
+        passes_dotted: false,
+        reads_messages: false,
+        open: |_, _| Opened { sources: Vec::new(), problems: Vec::new() },
+    };
 }
 
 /// Something that `WITH (…)` may say of a table.
@@ -133,6 +152,23 @@ pub struct Link {
     /// How far what it told is kept whatever happens to us: its server need not keep that for us any
     /// longer. `None` until anything is.
     pub durable: watch::Receiver<Option<Mark>>,
+    /// Takes what it could not read to those who look.
+    pub dead_letters: DeadLetterSender,
+    /// What it counts.
+    pub counters: Arc<Counters>,
+}
+
+/// What a source counts, for those who watch it.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Messages or transactions read.
+    pub messages: AtomicU64,
+    /// Their bytes.
+    pub bytes: AtomicU64,
+    /// Messages that could not be read.
+    pub dead_letters: AtomicU64,
+    /// Messages that are there and have not been read, as last seen.
+    pub lag: AtomicU64,
 }
 
 /// What a source tells.

@@ -155,6 +155,7 @@ mod tests {
             (offsets.to_string(), "a.b/0:42,1:7;c/3:0".parse()),
             ("a.b/0:42,1:7;c/3:0".to_owned(), Ok(offsets.clone()))
         );
+        assert_eq!(Mark::Lsn(Lsn(0x16B_3748)).to_string(), "0/16B3748");
         assert_eq!(Mark::Offsets(offsets).to_string(), "a.b/0:42,1:7;c/3:0");
     }
 

@@ -24,6 +24,7 @@ pub const CONNECTOR: Connector = Connector {
         TableOption::optional("slot"),
     ],
     open,
+    ..Connector::NONE
 };
 
 /// Tables of one database and publication are one source: one slot, one order of transactions.

@@ -1,0 +1,80 @@
+//! What a project says of its Kafka tables, and which of them are read together.
+
+use std::collections::BTreeMap;
+
+use crate::source::{Connector, Opened, Problem, TableOption, TableRequest};
+use crate::topic::options::{OPTIONS, TopicRequest};
+
+use super::client::{Cluster, OWN};
+use super::error::problem;
+use super::source::KafkaTopic;
+
+const TABLE_OPTIONS: [TableOption; OPTIONS.len() + 2] = {
+    let mut all = [TableOption::optional(""); OPTIONS.len() + 2];
+    all[0] = TableOption::required("brokers", "add brokers = '${BROKERS}', such as broker-1:9092,broker-2:9092");
+    all[1] = TableOption::optional("group");
+    let mut i = 0;
+    while i < OPTIONS.len() {
+        all[i + 2] = OPTIONS[i];
+        i += 1;
+    }
+    all
+};
+
+/// `WITH (connector = 'kafka')`.
+pub const CONNECTOR: Connector = Connector {
+    name: "kafka",
+    of_tables: "a Kafka table",
+    options: &TABLE_OPTIONS,
+    passes_dotted: true,
+    reads_messages: true,
+    open,
+};
+
+/// Takes the options that are of a cluster.
+///
+/// # Errors
+/// With what is wrong with them.
+pub fn cluster(project: &str, table: &mut TableRequest) -> Result<Cluster, Problem> {
+    let brokers = table.options.remove("brokers").unwrap_or_default();
+    let group = table.options.remove("group").unwrap_or_else(|| format!("deltafront_{project}"));
+    let mut properties: BTreeMap<String, String> = table.options.extract_if(.., |name, _| name.contains('.')).collect();
+    if let Some(own) = OWN.iter().find(|own| properties.contains_key(**own)) {
+        return Err(Problem {
+            table: Some(table.name.clone()),
+            what: format!("`{own}` is not to be set: positions, and what is written exactly once, depend on it"),
+            remedy: "leave it out; `brokers`, `start` and `on_data_loss` say where and what is read".to_owned(),
+        });
+    }
+    properties.entry("group.id".to_owned()).or_insert(group);
+    let cluster = Cluster { brokers, properties };
+    cluster.check().map_err(|error| problem(&table.name, &error, &cluster.brokers))?;
+    Ok(cluster)
+}
+
+/// A topic of a cluster is a source: it is down, and stops, by itself.
+fn open(project: &str, tables: Vec<TableRequest>) -> Opened {
+    let mut sources: Vec<KafkaTopic> = Vec::new();
+    let mut problems = Vec::new();
+    for mut table in tables {
+        let cluster = match cluster(project, &mut table) {
+            Ok(cluster) => cluster,
+            Err(problem) => {
+                problems.push(problem);
+                continue;
+            }
+        };
+        let name = table.options.remove("source");
+        match TopicRequest::read(&mut table) {
+            Ok(request) => {
+                let name = name.unwrap_or_else(|| request.topic.clone());
+                match sources.iter_mut().find(|source| source.reads_with(&cluster, &name, &request)) {
+                    Some(source) => source.add(request),
+                    None => sources.push(KafkaTopic::new(name, cluster, request)),
+                }
+            }
+            Err(wrong) => problems.extend(wrong),
+        }
+    }
+    Opened { sources: sources.into_iter().map(|source| Box::new(source) as _).collect(), problems }
+}

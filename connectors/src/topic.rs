@@ -1,0 +1,348 @@
+//! Messages of a topic into changes of tables: what Kafka and Fluvio have in common.
+//!
+//! ```text
+//!  Message ──► TopicReader ──► TopicTable (one or several) ──► Changes, in one transaction
+//!   (a batch)    offsets          format, columns of metadata
+//!                    └───────────► DeadLetter: what could not be read
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, BinaryBuilder, Int32Array, Int64Array, ListBuilder, RecordBatch, StringBuilder, StructBuilder,
+    TimestampMicrosecondArray, new_null_array,
+};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Fields, SchemaRef, TimeUnit};
+use pipeline::position::Offsets;
+use pipeline::table::Identity;
+use pipeline::{Changes, Mark};
+
+use crate::dead_letters::DeadLetter;
+use crate::format::{FormatError, MessageDecoder, Payload};
+use crate::source::{SourceEvent, SourceTable};
+
+pub mod options; // what a project says of a topic
+pub mod pump; // what a thread that reads a topic does with what it has read
+pub mod thread; // a source on a thread of its own
+
+/// A message as a log has it. What it holds is in the memory of whoever read it.
+#[derive(Clone, Copy)]
+pub struct Message<'a> {
+    /// The partition.
+    pub partition: i32,
+    /// Its number in the partition.
+    pub offset: i64,
+    /// When it was written, in milliseconds since 1970-01-01 UTC, as the log says.
+    pub timestamp: Option<i64>,
+    /// Key and value.
+    pub payload: Payload<'a>,
+    /// What else was sent along.
+    pub headers: &'a dyn Headers,
+}
+
+impl Message<'_> {
+    /// Bytes of its key and value.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let length = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len) as u64;
+        length(self.payload.key) + length(self.payload.value)
+    }
+}
+
+/// What was sent along with a message: names, not always different, with bytes or nothing.
+pub trait Headers {
+    /// All of them, in their order.
+    fn each(&self, take: &mut dyn FnMut(&str, Option<&[u8]>));
+}
+
+impl Headers for () {
+    fn each(&self, _: &mut dyn FnMut(&str, Option<&[u8]>)) {}
+}
+
+/// What is known of a message besides what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Metadata {
+    /// Its partition: INT.
+    Partition,
+    /// Its offset: BIGINT.
+    Offset,
+    /// Its time: TIMESTAMPTZ.
+    Timestamp,
+    /// Its key, as it is: BYTEA, or TEXT where the column is declared so.
+    Key,
+    /// Its headers: a list of `name` and `value`.
+    Headers,
+}
+
+impl Metadata {
+    /// All of them, each with the option that names its column.
+    pub const OPTIONS: [(&'static str, Metadata); 5] = [
+        ("partition_column", Metadata::Partition),
+        ("offset_column", Metadata::Offset),
+        ("timestamp_column", Metadata::Timestamp),
+        ("key_column", Metadata::Key),
+        ("headers_column", Metadata::Headers),
+    ];
+
+    /// The type of its column, where none is declared.
+    #[must_use]
+    pub fn data_type(self) -> DataType {
+        match self {
+            Metadata::Partition => DataType::Int32,
+            Metadata::Offset => DataType::Int64,
+            Metadata::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            Metadata::Key => DataType::Binary,
+            Metadata::Headers => {
+                DataType::List(Arc::new(Field::new_list_field(DataType::Struct(header_fields()), true)))
+            }
+        }
+    }
+
+    /// Its type in SQL.
+    #[must_use]
+    pub fn sql(self) -> &'static str {
+        match self {
+            Metadata::Partition => "INT",
+            Metadata::Offset => "BIGINT",
+            Metadata::Timestamp => "TIMESTAMPTZ",
+            Metadata::Key => "BYTEA",
+            Metadata::Headers => "STRUCT<name TEXT, value BYTEA>[]",
+        }
+    }
+
+    /// Whether its column may be declared with this type.
+    #[must_use]
+    pub fn fits(self, declared: &DataType) -> bool {
+        let own = self.data_type();
+        match self {
+            Metadata::Partition | Metadata::Offset => {
+                declared.is_integer() && declared.primitive_width() >= own.primitive_width()
+            }
+            Metadata::Timestamp => matches!(declared, DataType::Timestamp(TimeUnit::Microsecond, _)),
+            Metadata::Key => matches!(declared, DataType::Binary | DataType::Utf8),
+            Metadata::Headers => *declared == own,
+        }
+    }
+
+    fn column(self, messages: &[Message<'_>], from: &[usize], data_type: &DataType) -> Result<ArrayRef, FormatError> {
+        let of = from.iter().map(|&place| &messages[place]);
+        let column: ArrayRef = match self {
+            Metadata::Partition => Arc::new(Int32Array::from_iter_values(of.map(|message| message.partition))),
+            Metadata::Offset => Arc::new(Int64Array::from_iter_values(of.map(|message| message.offset))),
+            Metadata::Timestamp => {
+                let micros = of.map(|message| message.timestamp?.checked_mul(1000));
+                Arc::new(micros.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
+            }
+            Metadata::Key if *data_type == DataType::Utf8 => {
+                let mut keys = StringBuilder::new();
+                of.for_each(|message| keys.append_option(message.payload.key.map(String::from_utf8_lossy)));
+                Arc::new(keys.finish())
+            }
+            Metadata::Key => {
+                let mut keys = BinaryBuilder::new();
+                of.for_each(|message| keys.append_option(message.payload.key));
+                Arc::new(keys.finish())
+            }
+            Metadata::Headers => headers_column(of),
+        };
+        Ok(if column.data_type() == data_type { column } else { cast(&column, data_type)? })
+    }
+}
+
+fn header_fields() -> Fields {
+    Fields::from(vec![Field::new("name", DataType::Utf8, true), Field::new("value", DataType::Binary, true)])
+}
+
+fn headers_column<'a>(messages: impl Iterator<Item = &'a Message<'a>>) -> ArrayRef {
+    let mut lists = ListBuilder::new(StructBuilder::from_fields(header_fields(), 0));
+    for message in messages {
+        let pairs = lists.values();
+        message.headers.each(&mut |name, value| {
+            if let Some(names) = pairs.field_builder::<StringBuilder>(0) {
+                names.append_value(name);
+            }
+            if let Some(values) = pairs.field_builder::<BinaryBuilder>(1) {
+                values.append_option(value);
+            }
+            pairs.append(true);
+        });
+        lists.append(true);
+    }
+    Arc::new(lists.finish())
+}
+
+/// What to do about a message that can't be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnError {
+    /// Go on without it, and keep it as a dead letter.
+    #[default]
+    DeadLetter,
+    /// Stop before it, until an operator has seen to it.
+    Stop,
+}
+
+/// A table that a topic's messages are read into.
+pub struct TopicTable {
+    /// As its source tells it.
+    pub table: SourceTable,
+    /// Reads messages into the columns that they fill.
+    pub decoder: Box<dyn MessageDecoder>,
+    /// The columns of metadata, by their place; the decoder fills the others, in their order.
+    pub metadata: BTreeMap<usize, Metadata>,
+    /// What to do about a message that can't be read.
+    pub on_error: OnError,
+}
+
+impl TopicTable {
+    fn read(&mut self, messages: &[Message<'_>], payloads: &[Payload<'_>]) -> Result<TableBatch, ReadError> {
+        let events = self.decoder.decode(payloads)?;
+        if self.on_error == OnError::Stop
+            && let Some(bad) = events.bad.first()
+        {
+            let Message { partition, offset, .. } = messages[bad.message];
+            return Err(ReadError::Unreadable { partition, offset, reason: bad.reason.clone() });
+        }
+        let schema: &SchemaRef = &self.table.schema;
+        let mut decoded = events.columns.into_iter();
+        let columns = schema.fields().iter().enumerate().map(|(place, field)| match self.metadata.get(&place) {
+            Some(metadata) => metadata.column(messages, &events.from, field.data_type()),
+            None => Ok(decoded.next().unwrap_or_else(|| new_null_array(field.data_type(), events.from.len()))),
+        });
+        let columns = columns.collect::<Result<Vec<ArrayRef>, FormatError>>()?;
+        let changes = if events.ops.is_empty() {
+            None
+        } else {
+            let rows = RecordBatch::try_new(Arc::clone(schema), columns).map_err(FormatError::from)?;
+            Some(Changes { rows, ops: events.ops, unchanged: events.unchanged })
+        };
+        let bad = events.bad.into_iter().map(|bad| (bad.message, bad.reason)).collect();
+        Ok(TableBatch { changes, bad, commit_time: events.commit_time })
+    }
+}
+
+struct TableBatch {
+    changes: Option<Changes>,
+    bad: Vec<(usize, String)>,
+    commit_time: Option<i64>,
+}
+
+/// Why a batch of messages was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Nothing can be read now.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// A message that can't be read, of a table that says `on_error = 'stop'`.
+    #[error("message {offset} of partition {partition} can't be read: {reason}")]
+    Unreadable {
+        /// Its partition.
+        partition: i32,
+        /// Its number in the partition.
+        offset: i64,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// What a batch of messages came to.
+#[derive(Debug)]
+pub struct Batch {
+    /// All of it, as one transaction.
+    pub event: SourceEvent,
+    /// What could not be read, each with the place of its table.
+    pub dead_letters: Vec<(usize, DeadLetter)>,
+}
+
+/// Reads the messages of one topic into its tables, and knows how far it is.
+pub struct TopicReader {
+    topic: Arc<str>,
+    tables: Vec<TopicTable>,
+    next: BTreeMap<i32, i64>,
+}
+
+impl TopicReader {
+    /// Of a topic whose messages are read into these tables.
+    #[must_use]
+    pub fn new(topic: Arc<str>, tables: Vec<TopicTable>) -> TopicReader {
+        TopicReader { topic, tables, next: BTreeMap::new() }
+    }
+
+    /// The topic.
+    #[must_use]
+    pub fn topic(&self) -> &Arc<str> {
+        &self.topic
+    }
+
+    /// The tables.
+    #[must_use]
+    pub fn tables(&self) -> &[TopicTable] {
+        &self.tables
+    }
+
+    /// The offset of the next message of each partition that is read.
+    #[must_use]
+    pub fn next(&self) -> &BTreeMap<i32, i64> {
+        &self.next
+    }
+
+    /// A partition is read from here on.
+    pub fn start_at(&mut self, partition: i32, offset: i64) {
+        self.next.insert(partition, offset);
+    }
+
+    /// A partition is not read any more.
+    pub fn forget(&mut self, partition: i32) {
+        self.next.remove(&partition);
+    }
+
+    /// How far it is, as positions have it.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark::Offsets(Offsets([(Arc::clone(&self.topic), self.next.clone())].into()))
+    }
+
+    /// Reads messages, of each partition in order. Nothing is read of a batch that fails: it may be
+    /// tried again.
+    ///
+    /// # Errors
+    /// When they can't be read now, or one of them can't be and nothing is to be read without it.
+    pub fn read(&mut self, messages: &[Message<'_>]) -> Result<Batch, ReadError> {
+        let payloads: Vec<Payload<'_>> = messages.iter().map(|message| message.payload).collect();
+        let mut changes = Vec::with_capacity(self.tables.len());
+        let mut dead_letters = Vec::new();
+        let mut commit_time = None;
+        for (place, table) in self.tables.iter_mut().enumerate() {
+            let batch = table.read(messages, &payloads)?;
+            changes.extend(batch.changes.map(|changes| (place, changes)));
+            commit_time = commit_time.max(batch.commit_time);
+            let letters = batch.bad.into_iter().map(|(message, reason)| {
+                (place, DeadLetter::new(&table.table.name, &self.topic, &messages[message], reason))
+            });
+            dead_letters.extend(letters);
+        }
+        for message in messages {
+            self.next.insert(message.partition, message.offset + 1);
+        }
+        let written =
+            messages.iter().filter_map(|message| message.timestamp).max().map(|millis| millis.saturating_mul(1000));
+        let event = SourceEvent::Transaction {
+            changes,
+            position: self.mark(),
+            commit_time: commit_time.or(written).unwrap_or_default(),
+        };
+        Ok(Batch { event, dead_letters })
+    }
+}
+
+/// How a table tells its rows apart, by what its messages mean.
+#[must_use]
+pub fn identity(mode: options::Mode, key: Vec<usize>) -> Identity {
+    match mode {
+        options::Mode::Append => Identity::AppendOnly,
+        options::Mode::Upsert => Identity::Key(key),
+        options::Mode::Debezium if key.is_empty() => Identity::WholeRow,
+        options::Mode::Debezium => Identity::Key(key),
+    }
+}

@@ -1,0 +1,348 @@
+//! What a project says of a topic, whichever log has it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Fields, Schema};
+
+use super::{Metadata, OnError, TopicTable, identity};
+use crate::format::{self, Formats};
+use crate::source::{Problem, SourceTable, TableOption, TableRequest};
+
+/// What `WITH (…)` may say of a table that is a topic; a log adds its own.
+pub const OPTIONS: [TableOption; 19] = [
+    TableOption::required("topic", "add topic = '…'"),
+    TableOption::required(
+        "format",
+        "add format = 'json', or one of debezium-json, avro, protobuf, csv, text and bytes",
+    ),
+    TableOption::optional("mode"),
+    TableOption::optional("key_format"),
+    TableOption::optional("start"),
+    TableOption::optional("on_error"),
+    TableOption::optional("on_data_loss"),
+    TableOption::optional("dead_letters"),
+    TableOption::optional("source"),
+    TableOption::optional("partition_column"),
+    TableOption::optional("offset_column"),
+    TableOption::optional("timestamp_column"),
+    TableOption::optional("key_column"),
+    TableOption::optional("headers_column"),
+    TableOption::optional("registry"),
+    TableOption::optional("registry_ca"),
+    TableOption::optional("registry_token"),
+    TableOption::optional("csv_delimiter"),
+    TableOption::optional("csv_null"),
+];
+
+/// What a message means for its table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Each message is a row.
+    Append,
+    /// The key replaces, no value deletes.
+    Upsert,
+    /// Messages say what was before and what is after.
+    Debezium,
+}
+
+/// Where a topic is read from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// From the oldest message that is there.
+    #[default]
+    Earliest,
+    /// From those that come after we have started.
+    Latest,
+    /// From the first message that is not older than this, in milliseconds since 1970-01-01 UTC.
+    Timestamp(i64),
+}
+
+/// What to do when messages that were to be read are gone, or a topic is another one of the same
+/// name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDataLoss {
+    /// Stop, until an operator has seen to it.
+    #[default]
+    Stop,
+    /// Go on from the oldest message that is there.
+    Earliest,
+    /// Go on from the messages that come from now on.
+    Latest,
+}
+
+/// Where the dead letters of a table go, besides the projection that shows the newest.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DeadLettersTo {
+    /// To a topic of the same cluster.
+    Topic(String),
+    /// To a file.
+    File(PathBuf),
+}
+
+/// A table that is a topic, as a project has it.
+#[derive(Clone, Debug)]
+pub struct TopicRequest {
+    /// Its name in the project.
+    pub name: String,
+    /// The topic.
+    pub topic: String,
+    /// What a message means.
+    pub mode: Mode,
+    /// Where the topic is read from.
+    pub start: Start,
+    /// What to do about a message that can't be read.
+    pub on_error: OnError,
+    /// What to do when messages are gone.
+    pub on_data_loss: OnDataLoss,
+    /// Where what can't be read goes.
+    pub dead_letters: Option<DeadLettersTo>,
+    /// The columns of metadata, by the names that they shall have.
+    pub metadata: Vec<(String, Metadata)>,
+    /// What the bytes of messages mean.
+    pub formats: Formats,
+    /// The columns as declared.
+    pub columns: Option<Vec<(String, DataType)>>,
+    /// The primary key as declared.
+    pub key: Vec<String>,
+}
+
+/// What is wrong with an option: the value, and what to write.
+fn refuse(table: &str, option: &str, value: &str, remedy: &str) -> Problem {
+    Problem {
+        table: Some(table.to_owned()),
+        what: format!("`{value}` is no {option}"),
+        remedy: format!("write {remedy}"),
+    }
+}
+
+impl TopicRequest {
+    /// Reads the options that all topics have, leaving those of the log.
+    ///
+    /// # Errors
+    /// With all that is wrong with them.
+    pub fn read(table: &mut TableRequest) -> Result<TopicRequest, Vec<Problem>> {
+        let name = table.name.clone();
+        let mut wrong = Vec::new();
+        let options = &mut table.options;
+        let formats = match Formats::read(&name, options) {
+            Ok(formats) => Some(formats),
+            Err(problem) => {
+                wrong.push(problem);
+                None
+            }
+        };
+        let has_key = !table.key.is_empty();
+        let is_debezium = formats.as_ref().is_some_and(Formats::is_debezium);
+        let mode = match options.remove("mode").as_deref() {
+            None if is_debezium => Mode::Debezium,
+            None if has_key => Mode::Upsert,
+            None => Mode::Append,
+            Some("debezium") if is_debezium => Mode::Debezium,
+            Some("append") if !is_debezium => Mode::Append,
+            Some("upsert") if !is_debezium => Mode::Upsert,
+            Some(mode) if is_debezium => {
+                wrong.push(refuse(&name, "mode of debezium-json", mode, "no mode: its messages say what they mean"));
+                Mode::Debezium
+            }
+            Some(mode) => {
+                wrong.push(refuse(
+                    &name,
+                    "mode",
+                    mode,
+                    "mode = 'append' (each message is a row) or mode = 'upsert' (the key replaces, no value deletes)",
+                ));
+                Mode::Append
+            }
+        };
+        if mode == Mode::Append && has_key {
+            wrong.push(Problem {
+                table: Some(name.clone()),
+                what: "in mode = 'append' each message is a row of its own, and the table has a PRIMARY KEY".to_owned(),
+                remedy: "write mode = 'upsert' to have a key's last message only, or leave the PRIMARY KEY out"
+                    .to_owned(),
+            });
+        }
+        if mode == Mode::Upsert && !has_key && table.columns.is_some() {
+            wrong.push(Problem {
+                table: Some(name.clone()),
+                what: "in mode = 'upsert' the key says which row a message is, and the table has no PRIMARY KEY"
+                    .to_owned(),
+                remedy: "write PRIMARY KEY behind the columns that the messages' keys hold".to_owned(),
+            });
+        }
+        let start = match options.remove("start").as_deref() {
+            None | Some("earliest") => Start::Earliest,
+            Some("latest") => Start::Latest,
+            Some(text) => match text.strip_prefix("timestamp:").and_then(format::moment_millis) {
+                Some(millis) => Start::Timestamp(millis),
+                None => {
+                    wrong.push(refuse(
+                        &name,
+                        "start",
+                        text,
+                        "start = 'earliest', 'latest' or 'timestamp:2026-01-31T12:00:00Z'",
+                    ));
+                    Start::Earliest
+                }
+            },
+        };
+        if mode != Mode::Append && start != Start::Earliest {
+            wrong.push(Problem {
+                table: Some(name.clone()),
+                what: "a table whose rows are replaced and deleted by their keys is not whole when it begins in the middle of its topic".to_owned(),
+                remedy: "leave `start` out, or write mode = 'append' without a PRIMARY KEY".to_owned(),
+            });
+        }
+        let on_error = match options.remove("on_error").as_deref() {
+            None | Some("dead_letter") => OnError::DeadLetter,
+            Some("stop") => OnError::Stop,
+            Some(text) => {
+                wrong.push(refuse(
+                    &name,
+                    "on_error",
+                    text,
+                    "on_error = 'dead_letter' (go on without the message) or 'stop'",
+                ));
+                OnError::Stop
+            }
+        };
+        let on_data_loss = match options.remove("on_data_loss").as_deref() {
+            None | Some("stop") => OnDataLoss::Stop,
+            Some("earliest") => OnDataLoss::Earliest,
+            Some("latest") => OnDataLoss::Latest,
+            Some(text) => {
+                wrong.push(refuse(&name, "on_data_loss", text, "on_data_loss = 'stop', 'earliest' or 'latest'"));
+                OnDataLoss::Stop
+            }
+        };
+        let dead_letters = match options.remove("dead_letters") {
+            None => None,
+            Some(text) => match text.strip_prefix("file:") {
+                Some("") => {
+                    wrong.push(refuse(
+                        &name,
+                        "file",
+                        "",
+                        "dead_letters = 'file:dead-letters.jsonl', or the name of a topic",
+                    ));
+                    None
+                }
+                Some(path) => Some(DeadLettersTo::File(path.into())),
+                None => Some(DeadLettersTo::Topic(text)),
+            },
+        };
+        let named = |(option, metadata): (&str, Metadata)| Some((options.remove(option)?, metadata));
+        let metadata: Vec<(String, Metadata)> = Metadata::OPTIONS.into_iter().filter_map(named).collect();
+        let topic = options.remove("topic").unwrap_or_default();
+        let request = formats.map(|formats| TopicRequest {
+            name,
+            topic,
+            mode,
+            start,
+            on_error,
+            on_data_loss,
+            dead_letters,
+            metadata,
+            formats,
+            columns: table.columns.clone(),
+            key: table.key.clone(),
+        });
+        match request {
+            Some(request) if wrong.is_empty() => Ok(request),
+            _ => Err(wrong),
+        }
+    }
+
+    fn problem(&self, what: String, remedy: &str) -> Problem {
+        Problem { table: Some(self.name.clone()), what, remedy: remedy.to_owned() }
+    }
+
+    /// The columns of the table, with those of metadata by their place: as declared, or as the
+    /// registry has them.
+    fn columns(&self) -> Result<(Vec<Field>, BTreeMap<usize, Metadata>), Problem> {
+        let mut fields: Vec<Field> = match &self.columns {
+            Some(columns) => columns.iter().map(|(name, of)| Field::new(name, of.clone(), true)).collect(),
+            None => self.formats.columns(&self.name, &self.topic)?,
+        };
+        let mut places = BTreeMap::new();
+        for (name, metadata) in &self.metadata {
+            let place = match fields.iter().position(|field| field.name() == name) {
+                Some(place) if metadata.fits(fields[place].data_type()) => place,
+                Some(place) => {
+                    let what = format!(
+                        "column `{name}` is declared as {}, and holds {metadata:?}s",
+                        fields[place].data_type()
+                    );
+                    return Err(self.problem(what, &format!("declare it as {}", metadata.sql())));
+                }
+                None if self.columns.is_some() => {
+                    let what = format!("column `{name}` is not declared");
+                    return Err(self.problem(what, &format!("add `{name} {}` to the table's columns", metadata.sql())));
+                }
+                None => {
+                    fields.push(Field::new(name, metadata.data_type(), true));
+                    fields.len() - 1
+                }
+            };
+            if places.insert(place, *metadata).is_some() {
+                return Err(self.problem(
+                    format!("column `{name}` is named twice"),
+                    "give each kind of metadata a column of its own",
+                ));
+            }
+        }
+        Ok((fields, places))
+    }
+
+    /// The table and what reads messages into it.
+    ///
+    /// # Errors
+    /// When there is no reading of such messages into such columns, or the registry is not there.
+    pub fn open(&self) -> Result<TopicTable, Problem> {
+        let (fields, metadata) = self.columns()?;
+        let of_payload = |place: &usize| !metadata.contains_key(place);
+        let payload: Vec<usize> = (0..fields.len()).filter(of_payload).collect();
+        let mut key = Vec::with_capacity(self.key.len());
+        for name in &self.key {
+            match fields.iter().position(|field| field.name() == name) {
+                Some(place) if of_payload(&place) => key.push(place),
+                Some(_) => {
+                    return Err(self.problem(
+                        format!("the PRIMARY KEY names `{name}`, which is no part of a message's key"),
+                        "name columns that messages hold",
+                    ));
+                }
+                None => {
+                    return Err(self.problem(
+                        format!("the PRIMARY KEY names `{name}`, and there is no such column"),
+                        "name columns that the table has",
+                    ));
+                }
+            }
+        }
+        if self.mode == Mode::Upsert && key.is_empty() {
+            return Err(self.problem(
+                "in mode = 'upsert' the key says which row a message is, and the table has no PRIMARY KEY".to_owned(),
+                "declare the columns, and write PRIMARY KEY behind those that the messages' keys hold",
+            ));
+        }
+        let of_messages: Fields = payload.iter().map(|&place| fields[place].clone()).collect();
+        let key_of_messages = key.iter().filter_map(|place| payload.iter().position(|of| of == place)).collect();
+        let decoder = self.formats.open(format::Wanted {
+            table: &self.name,
+            topic: &self.topic,
+            fields: &of_messages,
+            key: key_of_messages,
+            mode: self.mode,
+        })?;
+        let identity = identity(self.mode, key);
+        Ok(TopicTable {
+            table: SourceTable { name: self.name.clone(), schema: Arc::new(Schema::new(fields)), identity },
+            decoder,
+            metadata,
+            on_error: self.on_error,
+        })
+    }
+}

@@ -1,0 +1,197 @@
+//! What a thread that reads a topic does with what it has read: rows to the engine, dead letters to
+//! where they go, and what it counts.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use crate::dead_letters::{DeadLetter, DeadLetterWriter};
+use crate::source::{Link, SourceEvent, SourceState};
+
+use super::thread::{Stopped, Waiting};
+use super::{Message, ReadError, TopicReader};
+
+/// How long to wait before what failed is tried again, at first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Takes the messages of one topic to where they go.
+pub struct Pump {
+    /// What reads them.
+    pub reader: TopicReader,
+    /// The rest of the program.
+    pub link: Link,
+    /// How the thread waits.
+    pub waiting: Waiting,
+    /// Where dead letters go, by the table's place.
+    writers: Vec<Option<Box<dyn DeadLetterWriter>>>,
+    /// By partition: letters of messages before this were written by an earlier run.
+    written_before: BTreeMap<i32, i64>,
+    /// The partitions that have not come to where they ended when the source was started.
+    behind: BTreeMap<i32, i64>,
+    is_loaded: bool,
+    read: u64,
+    to_read: u64,
+    state: SourceState,
+}
+
+/// Why the pump stands still.
+#[derive(Debug)]
+pub enum Halt {
+    /// The program ends.
+    Stopped,
+    /// A message can't be read, and nothing is to be read without it.
+    Unreadable(String),
+    /// A mistake of ours.
+    Internal(String),
+}
+
+impl From<Stopped> for Halt {
+    fn from(_: Stopped) -> Halt {
+        Halt::Stopped
+    }
+}
+
+impl Pump {
+    /// Of a topic of which nothing has been read.
+    #[must_use]
+    pub fn new(
+        reader: TopicReader,
+        writers: Vec<Option<Box<dyn DeadLetterWriter>>>,
+        link: Link,
+        waiting: Waiting,
+    ) -> Pump {
+        Pump {
+            reader,
+            link,
+            waiting,
+            writers,
+            written_before: BTreeMap::new(),
+            behind: BTreeMap::new(),
+            is_loaded: false,
+            read: 0,
+            to_read: 0,
+            state: SourceState::Connecting,
+        }
+    }
+
+    /// Letters of this partition's messages before this offset were written by an earlier run.
+    pub fn letters_written_before(&mut self, partition: i32, offset: i64) {
+        self.written_before.insert(partition, offset);
+    }
+
+    /// A partition is read from `start` on; when the source was started it ended at `end`.
+    pub fn begin(&mut self, partition: i32, start: i64, end: i64) {
+        self.reader.start_at(partition, start);
+        if !self.is_loaded && end > start {
+            self.to_read += u64::try_from(end - start).unwrap_or(0);
+            self.behind.insert(partition, end);
+        }
+    }
+
+    /// A partition has been read to where it ends now.
+    ///
+    /// # Errors
+    /// When the program ends.
+    pub fn at_end(&mut self, partition: i32) -> Result<(), Stopped> {
+        self.behind.remove(&partition);
+        self.tell_loaded()
+    }
+
+    /// What the source is doing, told once.
+    pub fn set_state(&mut self, state: SourceState) {
+        if self.state != state {
+            self.state = state.clone();
+            self.link.state.send_replace(state);
+        }
+    }
+
+    /// The server answers.
+    pub fn set_well(&mut self) {
+        let state = if self.is_loaded {
+            SourceState::Streaming
+        } else {
+            let table = self.reader.tables().first().map(|table| table.table.name.clone()).unwrap_or_default();
+            SourceState::Copying { table, rows: self.read, estimated_rows: Some(self.to_read) }
+        };
+        self.set_state(state);
+    }
+
+    /// Says that all is there that there was at the start, when it is.
+    ///
+    /// # Errors
+    /// When the program ends.
+    pub fn tell_loaded(&mut self) -> Result<(), Stopped> {
+        if !self.is_loaded && self.behind.is_empty() {
+            self.is_loaded = true;
+            self.waiting.send(&self.link.events, SourceEvent::CopyDone { position: self.reader.mark() })?;
+            self.set_well();
+        }
+        Ok(())
+    }
+
+    /// Takes messages to where they go, of each partition in order. What can be tried again is, until
+    /// it has succeeded.
+    ///
+    /// # Errors
+    /// When the source must not go on.
+    pub fn take(&mut self, messages: &[Message<'_>]) -> Result<(), Halt> {
+        let mut delay = RETRY.0;
+        let batch = loop {
+            match self.reader.read(messages) {
+                Ok(batch) => break batch,
+                Err(ReadError::Format(error @ crate::format::FormatError::Internal(_))) => {
+                    return Err(Halt::Internal(error.to_string()));
+                }
+                Err(ReadError::Format(error)) => self.wait_after(error.to_string(), &mut delay)?,
+                Err(error @ ReadError::Unreadable { .. }) => return Err(Halt::Unreadable(error.to_string())),
+            }
+        };
+        self.write_letters(&batch.dead_letters)?;
+        let counters = &self.link.counters;
+        let count = messages.len() as u64;
+        counters.messages.fetch_add(count, Relaxed);
+        counters.bytes.fetch_add(messages.iter().map(Message::bytes).sum(), Relaxed);
+        counters.dead_letters.fetch_add(batch.dead_letters.len() as u64, Relaxed);
+        for (_, letter) in batch.dead_letters {
+            self.link.dead_letters.tell(letter);
+        }
+        self.waiting.send(&self.link.events, batch.event)?;
+        if !self.is_loaded {
+            self.read += count;
+            let next = self.reader.next();
+            self.behind.retain(|partition, end| next.get(partition).is_none_or(|next| next < end));
+            self.tell_loaded()?;
+        }
+        self.set_well();
+        Ok(())
+    }
+
+    fn write_letters(&mut self, letters: &[(usize, DeadLetter)]) -> Result<(), Halt> {
+        for place in 0..self.writers.len() {
+            let is_new = |letter: &DeadLetter| {
+                self.written_before.get(&letter.partition).is_none_or(|before| letter.offset >= *before)
+            };
+            let of_table: Vec<&DeadLetter> = letters
+                .iter()
+                .filter(|(of, letter)| *of == place && is_new(letter))
+                .map(|(_, letter)| letter)
+                .collect();
+            let mut delay = RETRY.0;
+            while !of_table.is_empty()
+                && let Some(writer) = &mut self.writers[place]
+                && let Err(error) = writer.write(&of_table)
+            {
+                self.wait_after(error, &mut delay)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_after(&mut self, error: String, delay: &mut Duration) -> Result<(), Stopped> {
+        tracing::warn!(source = &*self.link.name, topic = &**self.reader.topic(), error, "trying again");
+        self.set_state(SourceState::Retrying { error });
+        self.waiting.sleep(*delay)?;
+        *delay = (*delay * 2).min(RETRY.1);
+        Ok(())
+    }
+}
