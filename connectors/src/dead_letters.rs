@@ -18,7 +18,7 @@ use crate::topic::Message;
 
 pub mod board; // the newest of them, as a table
 
-pub use board::{DeadLetterBoard, DeadLetterSender, PROJECTION, TABLE};
+pub use board::{CONNECTOR, DeadLetterBoard, DeadLetterSender, PROJECTION, TABLE};
 
 /// A message that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]

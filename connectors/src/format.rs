@@ -13,6 +13,7 @@
 
 pub mod append; // each message is a row
 pub mod upsert; // the key replaces, no value deletes
+pub mod encode; // rows as JSON, for topics that are written
 pub mod choice; // which of them a table has
 #[cfg(test)]
 mod testing; // decoders that are easy to follow

@@ -16,6 +16,8 @@ pub mod error; // what can go wrong, and whose move it is
 pub mod describe; // what a topic is: its id, its partitions, where they begin and end
 pub mod watch; // what changes about a topic while it is read
 pub mod source; // one topic: read it, and again after a loss
+pub mod sink; // a topic that is kept as a query has it
+pub mod deliveries; // what became of what was written
 pub mod dead_letters; // letters as messages of a topic
 
 pub use options::CONNECTOR;

@@ -17,6 +17,7 @@ pub mod format; // what the bytes of messages mean
 #[cfg(feature = "kafka")]
 pub mod kafka; // topics of a cluster
 pub mod topic; // messages of a topic into changes of tables
+pub mod sink; // the words that all sinks share
 pub mod dead_letters; // messages that could not be read
 
 pub use source::{

@@ -21,6 +21,7 @@ use pipeline::{Changes, Mark, Op};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::dead_letters::DeadLetterSender;
+use crate::sink::{Sink, SinkRequest};
 
 /// A kind of source.
 #[derive(Clone, Copy)]
@@ -38,6 +39,8 @@ pub struct Connector {
     /// Sorts the tables of this kind that a project reads by the place where they are: one source a
     /// place. The text is the project's name in lower case, fit for an identifier.
     pub open: fn(&str, Vec<TableRequest>) -> Opened,
+    /// Opens a table that rows are written to; `None` where none can be.
+    pub open_sink: Option<fn(SinkRequest) -> Result<Box<dyn Sink>, Problem>>,
 }
 
 impl Connector {
@@ -49,6 +52,7 @@ impl Connector {
         passes_dotted: false,
         reads_messages: false,
         open: |_, _| Opened { sources: Vec::new(), problems: Vec::new() },
+        open_sink: None,
     };
 }
 
@@ -128,6 +132,12 @@ pub trait Source: Send {
 
     /// The tables' names in the project. The place in this list is how events name a table.
     fn table_names(&self) -> Vec<&str>;
+
+    /// The tables as far as the project tells and nobody need be asked, in the order of
+    /// [`Source::table_names`]; `None` for one whose declaration says all that is known.
+    fn declared(&self) -> Vec<Option<SourceTable>> {
+        self.table_names().iter().map(|_| None).collect()
+    }
 
     /// Looks the tables up, in the order of [`Source::table_names`]; all problems are found at once.
     fn discover(&mut self) -> BoxFuture<'_, Result<Vec<SourceTable>, Vec<Problem>>>;

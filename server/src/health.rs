@@ -1,9 +1,12 @@
 //! What the program says of itself.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use connectors::SourceState;
+use connectors::source::Counters;
 use pipeline::state::Size;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -120,6 +123,27 @@ impl HealthBoard {
         registry.register("state_rows", "Keys of each store of the engine's state", rows);
         registry.register("state_bytes", "Bytes of each store of the engine's state", bytes);
     }
+}
+
+/// Adds what sources count to the metrics page.
+pub fn register_counters(registry: &mut Registry, sources: &[(Arc<str>, Arc<Counters>)]) {
+    let mut register = |name: &str, help: &str, of: fn(&Counters) -> &AtomicU64| {
+        let family = Family::<Vec<(String, String)>, Counter>::default();
+        for (source, counters) in sources {
+            let labels = vec![("source".to_owned(), source.to_string())];
+            family.get_or_create(&labels).inc_by(of(counters).load(Ordering::Relaxed));
+        }
+        registry.register(name, help, family);
+    };
+    register("source_messages", "Messages read, of sources that are topics", |counters| &counters.messages);
+    register("source_bytes", "Bytes of keys and values of these messages", |counters| &counters.bytes);
+    register("source_dead_letters", "Messages that could not be read", |counters| &counters.dead_letters);
+    let lag = Family::<Vec<(String, String)>, Gauge>::default();
+    for (source, counters) in sources {
+        let messages = i64::try_from(counters.lag.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+        lag.get_or_create(&vec![("source".to_owned(), source.to_string())]).set(messages);
+    }
+    registry.register("source_lag_messages", "Messages that are there and not read yet, as last seen", lag);
 }
 
 /// A line for people.

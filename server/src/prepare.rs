@@ -5,15 +5,23 @@ use std::path::Path;
 use std::sync::Arc;
 
 use connectors::source::{Opened, Problem, SourceTable, TableRequest};
-use connectors::{Connector, Source};
+use connectors::{Connector, Source, dead_letters};
 use push::serve::Gate;
+use sql::diagnostic::Place;
 use sql::plan::{declared_shape, declared_type};
 use sql::{Diagnostic, Diagnostics, Plan, Project, TableDeclaration, TableShape, plan};
 
 use crate::auth;
 
 /// What tables can be read from. A new connector is a line here.
-pub const CONNECTORS: &[Connector] = &[connectors::postgres::CONNECTOR];
+pub const CONNECTORS: &[Connector] = &[
+    connectors::postgres::CONNECTOR,
+    #[cfg(feature = "kafka")]
+    connectors::kafka::CONNECTOR,
+];
+
+/// Connectors that a program may be built without, by the cargo feature of the same name.
+const OPTIONAL: [&str; 2] = ["kafka", "fluvio"];
 
 /// A project that can run.
 pub struct Prepared {
@@ -58,11 +66,30 @@ pub async fn prepare(folder: &Path, ask: Ask) -> Result<Prepared, Diagnostics> {
 /// As [`prepare`].
 pub async fn prepare_with(folder: &Path, ask: Ask, connectors: &[Connector]) -> Result<Prepared, Diagnostics> {
     let mut wrong = Diagnostics::default();
-    let project = Project::load(folder, &|name| std::env::var(name).ok(), &mut wrong);
+    let mut project = Project::load(folder, &|name| std::env::var(name).ok(), &mut wrong);
     let warnings = check_settings(folder, &project, &mut wrong);
+    let reads_messages = |table: &TableDeclaration| {
+        connectors.iter().any(|connector| connector.reads_messages && connector.name == table.connector.0)
+    };
+    let mut connectors = connectors.to_vec();
+    if project.tables.values().any(reads_messages) {
+        project.add_built_in(
+            &format!(
+                "CREATE TABLE {} WITH (connector = 'dead_letters');
+                 CREATE MATERIALIZED VIEW {} WITH (description = 'The newest messages that could not be read') AS
+                 SELECT * FROM {};",
+                dead_letters::TABLE,
+                dead_letters::PROJECTION,
+                dead_letters::TABLE
+            ),
+            &mut wrong,
+        );
+        connectors.push(dead_letters::CONNECTOR);
+    }
+    let connectors = &connectors[..];
     let mut sources = open_sources(&project, connectors, &mut wrong);
     let shapes = match ask {
-        Ask::Nobody => declared_shapes(&project, &mut wrong),
+        Ask::Nobody => declared_shapes(&project, &sources, &mut wrong),
         Ask::Databases => discovered_shapes(&project, &mut sources, &mut wrong).await,
     };
     let mut plan = plan(&project, &shapes, &mut wrong);
@@ -106,10 +133,7 @@ fn open_sources(project: &Project, connectors: &[Connector], wrong: &mut Diagnos
             Some(i) if has_its_options(table, &connectors[i], wrong) => known[i].push(request(table, wrong)),
             Some(_) => {}
             None => {
-                let names: Vec<String> =
-                    connectors.iter().map(|connector| format!("connector = '{}'", connector.name)).collect();
-                let mistake = Diagnostic::at(place.clone(), format!("there is no connector `{name}`"));
-                wrong.push(mistake.help(format!("this version has {}", names.join(", "))));
+                wrong.push(unknown_connector(name, connectors, place.clone()));
             }
         }
     }
@@ -132,13 +156,27 @@ fn open_sources(project: &Project, connectors: &[Connector], wrong: &mut Diagnos
     sources
 }
 
+fn unknown_connector(name: &str, connectors: &[Connector], place: Place) -> Diagnostic {
+    if OPTIONAL.contains(&name) {
+        return Diagnostic::at(place, format!("this program was built without {name}")).help(format!(
+            "build it with `--features {name}`; released programs have it (see `deltafront --version`)"
+        ));
+    }
+    let names: Vec<String> = connectors.iter().map(|connector| format!("connector = '{}'", connector.name)).collect();
+    Diagnostic::at(place, format!("there is no connector `{name}`"))
+        .help(format!("this version has {}", names.join(", ")))
+}
+
 /// Reports options that the connector does not take, and those that it needs. Answers whether the
 /// table can be looked at.
 fn has_its_options(table: &TableDeclaration, connector: &Connector, wrong: &mut Diagnostics) -> bool {
-    let names: Vec<&str> =
-        std::iter::once("connector").chain(connector.options.iter().map(|option| option.name)).collect();
-    table.options.refuse_others(&names, connector.of_tables, wrong);
     let given = table.options.values();
+    let mut names: Vec<&str> =
+        std::iter::once("connector").chain(connector.options.iter().map(|option| option.name)).collect();
+    if connector.passes_dotted {
+        names.extend(given.keys().map(String::as_str).filter(|name| name.contains('.')));
+    }
+    table.options.refuse_others(&names, connector.of_tables, wrong);
     let mut has_all = true;
     for option in connector.options {
         let Some(remedy) = option.required else { continue };
@@ -168,9 +206,18 @@ fn request(table: &TableDeclaration, wrong: &mut Diagnostics) -> TableRequest {
     }
 }
 
-fn declared_shapes(project: &Project, wrong: &mut Diagnostics) -> BTreeMap<String, TableShape> {
-    let mut shapes = BTreeMap::new();
+fn declared_shapes(
+    project: &Project,
+    sources: &[PreparedSource],
+    wrong: &mut Diagnostics,
+) -> BTreeMap<String, TableShape> {
+    let known = sources.iter().flat_map(|source| source.source.declared()).flatten();
+    let mut shapes: BTreeMap<String, TableShape> =
+        known.map(|table| (table.name, TableShape { schema: table.schema, identity: table.identity })).collect();
     for name in project.tables.keys() {
+        if shapes.contains_key(name) {
+            continue;
+        }
         match declared_shape(project, name) {
             Ok(shape) => drop(shapes.insert(name.clone(), shape)),
             Err(mistakes) => mistakes.into_iter().for_each(|mistake| wrong.push(mistake)),

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::Context;
+use connectors::dead_letters::DeadLetterSender;
+use connectors::source::Counters;
 use connectors::{Connector, Link, SourceState, event_queue};
 use push::serve::{Authenticator, Entrance, Gate, Strangers};
 use push::session::SessionLimits;
@@ -17,7 +19,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::auth;
 use crate::engine::{Engine, EngineSource};
-use crate::health::HealthBoard;
+use crate::health::{HealthBoard, register_counters};
 use crate::prepare::{Ask, CONNECTORS, Prepared, PreparedSource, prepare_with};
 use crate::staleness::Staleness;
 
@@ -97,13 +99,22 @@ pub async fn start(folder: &Path, options: RunOptions) -> anyhow::Result<Running
     let (event_sender, events) = event_queue(EVENT_BYTES_MAX);
     let mut tasks = JoinSet::new();
     let mut engine_sources = Vec::new();
+    let dead_letters = DeadLetterSender::default();
+    let counters: Vec<(Arc<str>, Arc<Counters>)> =
+        sources.iter().map(|source| (Arc::clone(&source.name), Arc::default())).collect();
     for (index, source) in sources.into_iter().enumerate() {
         let (durable_sender, durable) = watch::channel(None);
         let (state_sender, mut state) = watch::channel(SourceState::Connecting);
         let tables = source.tables.iter().map(|table| plan.tables[&table.name]).collect();
         engine_sources.push(EngineSource { name: Arc::clone(&source.name), tables, durable: durable_sender });
-        let link =
-            Link { name: source.name, events: event_sender.of_source(index), state: state_sender.clone(), durable };
+        let link = Link {
+            name: source.name,
+            events: event_sender.of_source(index),
+            state: state_sender.clone(),
+            durable,
+            dead_letters: dead_letters.clone(),
+            counters: Arc::clone(&counters[index].1),
+        };
         let run = source.source.run(link);
         tasks.spawn(async move {
             run.await;
@@ -144,7 +155,10 @@ pub async fn start(folder: &Path, options: RunOptions) -> anyhow::Result<Running
     let (stop, stopped) = oneshot::channel::<()>();
     let more_metrics = {
         let board = Arc::clone(&board);
-        Arc::new(move |registry: &mut _| board.register(registry, &names))
+        Arc::new(move |registry: &mut _| {
+            board.register(registry, &names);
+            register_counters(registry, &counters);
+        })
     };
     let stopped = async move {
         let _ = stopped.await;

@@ -45,8 +45,23 @@ pub struct Plan {
     pub tables: BTreeMap<String, TableId>,
     /// What is served, in the order of names.
     pub projections: Vec<PlannedProjection>,
+    /// What is written elsewhere, in the order of names.
+    pub sinks: Vec<PlannedSink>,
     /// What is probably not meant. A project runs in spite of it.
     pub warnings: Diagnostics,
+}
+
+/// `INSERT INTO`: a table that is kept as a query has it.
+#[derive(Clone, Debug)]
+pub struct PlannedSink {
+    /// The table.
+    pub table: String,
+    /// What the program calls the rows: a projection that nobody is shown.
+    pub projection: String,
+    /// Its columns.
+    pub schema: SchemaRef,
+    /// Its key: the table's PRIMARY KEY, or what the query has.
+    pub key: ProjectionKey,
 }
 
 /// What clients and operators are told about a projection.
@@ -74,6 +89,8 @@ pub struct Description {
     pub dataflow: Dataflow,
     /// What is served, in the order of names.
     pub projections: Vec<PlannedProjection>,
+    /// What is written elsewhere, in the order of names.
+    pub sinks: Vec<PlannedSink>,
     /// What is probably not meant. A project runs in spite of it.
     pub warnings: Diagnostics,
 }
@@ -81,13 +98,13 @@ pub struct Description {
 /// Plans a project whose tables have these shapes. Every mistake goes to `wrong`; the plan has
 /// what is right.
 pub fn plan(project: &Project, shapes: &BTreeMap<String, TableShape>, wrong: &mut Diagnostics) -> Plan {
-    let Description { dataflow, projections, warnings } = describe(project, shapes, wrong);
+    let Description { dataflow, projections, sinks, warnings } = describe(project, shapes, wrong);
     let program = Program::new(dataflow).unwrap_or_else(|error| {
         wrong.push(Diagnostic::of_project(chain(&error)));
         Program::default()
     });
     let tables = project.tables.keys().filter_map(|name| Some((name.clone(), program.table_id(name)?))).collect();
-    Plan { program, tables, projections, warnings }
+    Plan { program, tables, projections, sinks, warnings }
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -112,8 +129,13 @@ pub fn describe(project: &Project, shapes: &BTreeMap<String, TableShape>, wrong:
     }
     let mut planned = Planned { project, shapes, context, done: BTreeMap::new() };
     let mut projections = Vec::new();
+    let mut sinks = Vec::new();
     for (name, declaration) in &project.queries {
         let Some(logical) = planned.visit(name, &mut Vec::new(), wrong) else { continue };
+        if let Some(sink) = &declaration.sink {
+            sinks.extend(plan_sink(project, declaration, sink, &logical, &mut lowering, wrong));
+            continue;
+        }
         let Some(options) = &declaration.projection else { continue };
         let lowered = match lowering.lower_projection(name, &logical) {
             Ok(lowered) => lowered,
@@ -147,7 +169,7 @@ pub fn describe(project: &Project, shapes: &BTreeMap<String, TableShape>, wrong:
             access: Access::default(),
         });
     }
-    if projections.is_empty() && wrong.is_empty() {
+    if projections.is_empty() && sinks.is_empty() && wrong.is_empty() {
         wrong.push(
             Diagnostic::of_project("the project has no projection")
                 .help("write CREATE MATERIALIZED VIEW name AS SELECT …"),
@@ -155,7 +177,76 @@ pub fn describe(project: &Project, shapes: &BTreeMap<String, TableShape>, wrong:
     }
     let mut warnings = Diagnostics::default();
     access::decide(project, &mut projections, &mut warnings, wrong);
-    Description { dataflow: lowering.dataflow, projections, warnings: warnings.sorted() }
+    Description { dataflow: lowering.dataflow, projections, sinks, warnings: warnings.sorted() }
+}
+
+/// What is written to a table. Its columns, where it declares any, have the types of the query.
+fn plan_sink(
+    project: &Project,
+    declaration: &QueryDeclaration,
+    (table, place): &(String, Place),
+    logical: &LogicalPlan,
+    lowering: &mut Lowering,
+    wrong: &mut Diagnostics,
+) -> Option<PlannedSink> {
+    let Some(target) = project.tables.get(table) else {
+        let known: Vec<&str> = project.tables.keys().map(String::as_str).collect();
+        let help = match most_like(table, known.iter().copied()) {
+            Some(like) => format!("did you mean `{like}`?"),
+            None => format!("write CREATE TABLE {table} WITH (connector = 'kafka', topic = '…', …)"),
+        };
+        wrong.push(Diagnostic::at(place.clone(), format!("there is no table `{table}`")).help(help));
+        return None;
+    };
+    let lowered = match lowering.lower_projection(&declaration.name, logical) {
+        Ok(lowered) => lowered,
+        Err(error) => {
+            wrong.push(planning_error(&error, declaration, "no plan can be made of this"));
+            return None;
+        }
+    };
+    // Columns go by their place, as in an INSERT; with a list of names, by these.
+    let schema = if declaration.columns.is_empty() && !target.columns.is_empty() {
+        if target.columns.len() != lowered.input.schema.fields().len() {
+            let (has, gets) = (target.columns.len(), lowered.input.schema.fields().len());
+            let mistake =
+                Diagnostic::at(declaration.place.clone(), format!("`{table}` has {has} columns, and gets {gets}"));
+            wrong.push(mistake.help("select as many columns as the table declares, in their order"));
+            return None;
+        }
+        let named = lowered.input.schema.fields().iter().zip(&target.columns);
+        Arc::new(Schema::new(
+            named.map(|(field, column)| field.as_ref().clone().with_name(&column.name)).collect::<Vec<_>>(),
+        ))
+    } else {
+        Arc::clone(&lowered.input.schema)
+    };
+    for column in &target.columns {
+        let (Ok(declared), Ok(field)) = (declared_type(column), schema.field_with_name(&column.name)) else {
+            let mistake = Diagnostic::at(declaration.place.clone(), format!("nothing is written to `{}`", column.name));
+            wrong.push(mistake.help(format!("select a column for each of those that `{table}` declares")));
+            return None;
+        };
+        if declared != *field.data_type() {
+            let what = format!("`{}` is declared as {}, and gets {}", column.name, column.data_type, field.data_type());
+            let help = format!("write CAST(… AS {}) in the SELECT", column.data_type);
+            wrong.push(Diagnostic::at(declaration.place.clone(), what).help(help));
+            return None;
+        }
+    }
+    let key = if target.key.is_empty() {
+        lowered.key.map_or(ProjectionKey::WholeRow, ProjectionKey::Derived)
+    } else {
+        match declared_key(&target.key, &target.place, &schema) {
+            Ok(columns) => ProjectionKey::Declared(columns),
+            Err(mistake) => {
+                wrong.push(mistake);
+                return None;
+            }
+        }
+    };
+    lowering.dataflow.serve(&declaration.name, &lowered.input, key.clone());
+    Some(PlannedSink { table: table.clone(), projection: declaration.name.clone(), schema, key })
 }
 
 /// The shape that the columns of a declaration give, without asking the source.
@@ -258,6 +349,10 @@ impl Planned<'_> {
                 is_right = false;
             } else if self.project.queries.contains_key(&needed) {
                 is_right &= self.visit(&needed, path, wrong).is_some();
+            } else if self.project.is_sink(&needed) {
+                let mistake = Diagnostic::at(place(), format!("`{needed}` is written to by an INSERT INTO"));
+                wrong.push(mistake.help("to read the topic too, declare another table for it"));
+                is_right = false;
             } else if self.project.tables.contains_key(&needed) {
                 // A table without a shape has been reported by whoever looked for it.
                 is_right &= self.shapes.contains_key(&needed);

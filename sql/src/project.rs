@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::sql::sqlparser::ast::{
-    ColumnOption, CreateTable, CreateTableOptions, CreateView, DataType as SqlDataType, Expr as SqlExpr, ObjectName,
-    Query, SqlOption, Statement, TableConstraint,
+    ColumnOption, CreateTable, CreateTableOptions, CreateView, DataType as SqlDataType, Expr as SqlExpr, Insert,
+    ObjectName, Query, SetExpr, SqlOption, Statement, TableConstraint, TableObject,
 };
 
 use filter::Roles;
@@ -36,6 +36,8 @@ pub struct Project {
     pub policies: Vec<PolicyDeclaration>,
     /// `GRANT SELECT`, in the order of files.
     pub grants: Vec<GrantDeclaration>,
+    /// While what is built in is added.
+    may_qualify: bool,
 }
 
 /// A source table.
@@ -78,6 +80,8 @@ pub struct QueryDeclaration {
     pub columns: Vec<String>,
     /// Set for `CREATE MATERIALIZED VIEW`.
     pub projection: Option<ProjectionOptions>,
+    /// Set for `INSERT INTO`: the table that its rows are written to.
+    pub sink: Option<(String, Place)>,
     /// The statement.
     pub place: Place,
 }
@@ -162,6 +166,17 @@ impl Project {
         project
     }
 
+    /// Adds what every project of a kind has without writing it. Its names may have qualifiers, which
+    /// a project's own have not.
+    pub fn add_built_in(&mut self, text: &str, wrong: &mut Diagnostics) {
+        let file = Arc::new(SourceFile { path: PathBuf::from("built-in.sql"), text: text.to_owned() });
+        for statement in parse(&file, wrong) {
+            self.may_qualify = true;
+            self.add(statement, &|_| None, wrong);
+            self.may_qualify = false;
+        }
+    }
+
     fn add(&mut self, parsed: ParsedStatement, environment: Environment<'_>, wrong: &mut Diagnostics) {
         let ParsedStatement { statement, place } = parsed;
         match statement {
@@ -179,9 +194,7 @@ impl Project {
                 Ok(grant) => self.grants.push(grant),
                 Err(mistake) => wrong.push(mistake),
             },
-            Statement::Insert(_) => {
-                wrong.push(Diagnostic::at(place, "this version has no sinks").help("remove the INSERT INTO"));
-            }
+            Statement::Insert(insert) => self.add_sink(insert, place, wrong),
             _ => wrong.push(
                 Diagnostic::at(
                     place,
@@ -193,7 +206,7 @@ impl Project {
     }
 
     fn name_is_taken(&self, name: &str, place: &Place, wrong: &mut Diagnostics) -> bool {
-        if name.contains('.') {
+        if name.contains('.') && !self.may_qualify {
             wrong.push(
                 Diagnostic::at(
                     place.clone(),
@@ -304,7 +317,40 @@ impl Project {
         }
         let columns = view.columns.iter().map(|column| normalise(&column.name)).collect();
         let projection = view.materialized.then_some(projection);
-        self.queries.insert(name.clone(), QueryDeclaration { name, query: *view.query, columns, projection, place });
+        let query = QueryDeclaration { name: name.clone(), query: *view.query, columns, projection, sink: None, place };
+        self.queries.insert(name, query);
+    }
+
+    fn add_sink(&mut self, insert: Insert, place: Place, wrong: &mut Diagnostics) {
+        let (TableObject::TableName(table), Some(query)) = (&insert.table, insert.source) else {
+            let mistake = Diagnostic::at(place, "this INSERT has no SELECT whose rows could be written");
+            wrong.push(mistake.help("write INSERT INTO table SELECT …"));
+            return;
+        };
+        if matches!(*query.body, SetExpr::Values(_)) || insert.on.is_some() || insert.returning.is_some() {
+            let mistake = Diagnostic::at(place, "an INSERT keeps a table as a SELECT has it, and knows nothing else");
+            wrong.push(mistake.help("write INSERT INTO table SELECT …, without VALUES, ON CONFLICT and RETURNING"));
+            return;
+        }
+        let at = name_place(table, &place);
+        let table = name_of(table);
+        let name = format!("INSERT INTO {table}");
+        if let Some(first) = self.queries.get(&name) {
+            let (file, line) = (first.place.file.path.display(), first.place.line);
+            let help = format!("the first INSERT is at {file}:{line}; make one of both with UNION ALL");
+            wrong.push(Diagnostic::at(at, format!("`{table}` is written to twice")).help(help));
+            return;
+        }
+        let columns = insert.columns.iter().map(name_of).collect();
+        let sink = Some((table, at));
+        let query = QueryDeclaration { name: name.clone(), query: *query, columns, projection: None, sink, place };
+        self.queries.insert(name, query);
+    }
+
+    /// Whether rows are written to this table: then none are read from it.
+    #[must_use]
+    pub fn is_sink(&self, table: &str) -> bool {
+        self.queries.values().any(|query| query.sink.as_ref().is_some_and(|(sink, _)| sink == table))
     }
 }
 

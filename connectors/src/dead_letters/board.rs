@@ -131,6 +131,10 @@ impl Source for DeadLetterBoard {
         vec![&self.table.name]
     }
 
+    fn declared(&self) -> Vec<Option<SourceTable>> {
+        vec![Some(DeadLetterBoard::table(&self.table.name))]
+    }
+
     fn discover(&mut self) -> BoxFuture<'_, Result<Vec<SourceTable>, Vec<Problem>>> {
         Box::pin(async { Ok(vec![DeadLetterBoard::table(&self.table.name)]) })
     }

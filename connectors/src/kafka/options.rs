@@ -9,13 +9,15 @@ use super::client::{Cluster, OWN};
 use super::error::problem;
 use super::source::KafkaTopic;
 
-const TABLE_OPTIONS: [TableOption; OPTIONS.len() + 2] = {
-    let mut all = [TableOption::optional(""); OPTIONS.len() + 2];
+const TABLE_OPTIONS: [TableOption; OPTIONS.len() + 4] = {
+    let mut all = [TableOption::optional(""); OPTIONS.len() + 4];
     all[0] = TableOption::required("brokers", "add brokers = '${BROKERS}', such as broker-1:9092,broker-2:9092");
     all[1] = TableOption::optional("group");
+    all[2] = TableOption::optional("delivery");
+    all[3] = TableOption::optional("transactional_id");
     let mut i = 0;
     while i < OPTIONS.len() {
-        all[i + 2] = OPTIONS[i];
+        all[i + 4] = OPTIONS[i];
         i += 1;
     }
     all
@@ -29,6 +31,7 @@ pub const CONNECTOR: Connector = Connector {
     passes_dotted: true,
     reads_messages: true,
     open,
+    open_sink: Some(super::sink::open),
 };
 
 /// Takes the options that are of a cluster.

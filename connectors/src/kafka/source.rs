@@ -18,7 +18,7 @@ use crate::format::Payload;
 use crate::source::{Link, Problem, Source, SourceState, SourceTable};
 use crate::topic::options::{DeadLettersTo, OnDataLoss, Start, TopicRequest};
 use crate::topic::pump::{Halt, Pump};
-use crate::topic::thread::{Stopped, Waiting, on_thread};
+use crate::topic::thread::{Stopped, on_thread};
 use crate::topic::{Headers, Message, TopicReader, TopicTable};
 
 use super::client::{ANSWER_TIMEOUT, Cluster, Context};
@@ -94,7 +94,7 @@ impl KafkaTopic {
     }
 }
 
-fn is_unknown(error: &KafkaError) -> bool {
+pub(super) fn is_unknown(error: &KafkaError) -> bool {
     use rdkafka::error::RDKafkaErrorCode as Code;
     matches!(
         error.rdkafka_error_code(),
@@ -109,6 +109,10 @@ impl Source for KafkaTopic {
 
     fn table_names(&self) -> Vec<&str> {
         self.requests.iter().map(|request| request.name.as_str()).collect()
+    }
+
+    fn declared(&self) -> Vec<Option<SourceTable>> {
+        self.requests.iter().map(TopicRequest::declared).collect()
     }
 
     fn discover(&mut self) -> BoxFuture<'_, Result<Vec<SourceTable>, Vec<Problem>>> {
@@ -314,6 +318,7 @@ impl Reading {
         }
         self.lost(&format!("topic {} was deleted and made again", self.pump.reader.topic()))?;
         self.id = Some(id);
+        self.start = if self.on_data_loss == OnDataLoss::Latest { Start::Latest } else { Start::Earliest };
         for partition in self.pump.reader.next().keys().copied().collect::<Vec<_>>() {
             self.pump.reader.forget(partition);
         }

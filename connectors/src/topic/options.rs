@@ -296,18 +296,13 @@ impl TopicRequest {
         Ok((fields, places))
     }
 
-    /// The table and what reads messages into it.
-    ///
-    /// # Errors
-    /// When there is no reading of such messages into such columns, or the registry is not there.
-    pub fn open(&self) -> Result<TopicTable, Problem> {
+    /// The table, its columns of metadata, and its key by place.
+    fn shape(&self) -> Result<(SourceTable, BTreeMap<usize, Metadata>, Vec<usize>), Problem> {
         let (fields, metadata) = self.columns()?;
-        let of_payload = |place: &usize| !metadata.contains_key(place);
-        let payload: Vec<usize> = (0..fields.len()).filter(of_payload).collect();
         let mut key = Vec::with_capacity(self.key.len());
         for name in &self.key {
             match fields.iter().position(|field| field.name() == name) {
-                Some(place) if of_payload(&place) => key.push(place),
+                Some(place) if !metadata.contains_key(&place) => key.push(place),
                 Some(_) => {
                     return Err(self.problem(
                         format!("the PRIMARY KEY names `{name}`, which is no part of a message's key"),
@@ -328,7 +323,27 @@ impl TopicRequest {
                 "declare the columns, and write PRIMARY KEY behind those that the messages' keys hold",
             ));
         }
-        let of_messages: Fields = payload.iter().map(|&place| fields[place].clone()).collect();
+        let schema = Arc::new(Schema::new(fields));
+        let table = SourceTable { name: self.name.clone(), schema, identity: identity(self.mode, key.clone()) };
+        Ok((table, metadata, key))
+    }
+
+    /// The table as far as it is known without asking anybody: where its columns are declared.
+    #[must_use]
+    pub fn declared(&self) -> Option<SourceTable> {
+        self.columns.as_ref()?;
+        self.shape().ok().map(|(table, ..)| table)
+    }
+
+    /// The table and what reads messages into it.
+    ///
+    /// # Errors
+    /// When there is no reading of such messages into such columns, or the registry is not there.
+    pub fn open(&self) -> Result<TopicTable, Problem> {
+        let (table, metadata, key) = self.shape()?;
+        let fields = table.schema.fields();
+        let payload: Vec<usize> = (0..fields.len()).filter(|place| !metadata.contains_key(place)).collect();
+        let of_messages: Fields = payload.iter().map(|&place| Arc::clone(&fields[place])).collect();
         let key_of_messages = key.iter().filter_map(|place| payload.iter().position(|of| of == place)).collect();
         let decoder = self.formats.open(format::Wanted {
             table: &self.name,
@@ -337,12 +352,6 @@ impl TopicRequest {
             key: key_of_messages,
             mode: self.mode,
         })?;
-        let identity = identity(self.mode, key);
-        Ok(TopicTable {
-            table: SourceTable { name: self.name.clone(), schema: Arc::new(Schema::new(fields)), identity },
-            decoder,
-            metadata,
-            on_error: self.on_error,
-        })
+        Ok(TopicTable { table, decoder, metadata, on_error: self.on_error })
     }
 }

@@ -1,0 +1,206 @@
+//! Rows as JSON, for topics that are written.
+//!
+//! What [`super`] reads of JSON it reads back the same: bytes are base64, a float that JSON has no
+//! number for is the text `NaN`, `Infinity` or `-Infinity`, an interval is text.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch, StructArray};
+use arrow::compute::cast;
+use arrow::datatypes::{ArrowPrimitiveType, DataType, FieldRef, Float32Type, Float64Type, SchemaRef};
+use arrow::error::ArrowError;
+use arrow_json::writer::{Encoder, EncoderFactory, EncoderOptions, NullableEncoder, make_encoder};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+use crate::sink::{Encoded, RowEncoder};
+
+/// Makes an object of each row, and one of its key columns.
+pub struct JsonEncoder {
+    key: Vec<usize>,
+    options: EncoderOptions,
+}
+
+impl JsonEncoder {
+    /// Of rows with these columns and this key.
+    ///
+    /// # Errors
+    /// When a column has a type that JSON can't show, with its name.
+    pub fn new(schema: &SchemaRef, key: Vec<usize>) -> Result<JsonEncoder, String> {
+        let options = EncoderOptions::default().with_explicit_nulls(true).with_encoder_factory(Arc::new(OurWay));
+        let mut encoder = JsonEncoder { key, options };
+        for field in schema.fields() {
+            let empty = RecordBatch::new_empty(Arc::new(arrow::datatypes::Schema::new(vec![Arc::clone(field)])));
+            encoder.values(&empty).map_err(|error| format!("column `{}`: {error}", field.name()))?;
+        }
+        Ok(encoder)
+    }
+
+    fn encode(&self, rows: &RecordBatch) -> Result<Vec<Encoded>, ArrowError> {
+        let rows = StructArray::from(RecordBatch::try_from_iter_with_nullable(
+            rows.schema()
+                .fields()
+                .iter()
+                .zip(rows.columns())
+                .map(|(field, column)| Ok((field.name(), as_text(column)?, true)))
+                .collect::<Result<Vec<_>, ArrowError>>()?,
+        )?);
+        let field: FieldRef = Arc::new(arrow::datatypes::Field::new("row", rows.data_type().clone(), true));
+        let mut encoder = make_encoder(&field, &rows, &self.options)?;
+        let mut out = Vec::new();
+        let mut encoded = Vec::with_capacity(rows.len());
+        for row in 0..rows.len() {
+            out.clear();
+            encoder.encode(row, &mut out);
+            encoded.push(out.as_slice().into());
+        }
+        Ok(encoded)
+    }
+}
+
+/// What JSON shows as text that Arrow has words for.
+fn as_text(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    match column.data_type() {
+        DataType::Interval(_) | DataType::Duration(_) => cast(column, &DataType::Utf8),
+        _ => Ok(Arc::clone(column)),
+    }
+}
+
+impl RowEncoder for JsonEncoder {
+    fn keys(&mut self, rows: &RecordBatch) -> Result<Vec<Encoded>, String> {
+        let keys = rows.project(&self.key).map_err(|error| error.to_string())?;
+        self.encode(&keys).map_err(|error| error.to_string())
+    }
+
+    fn values(&mut self, rows: &RecordBatch) -> Result<Vec<Encoded>, String> {
+        self.encode(rows).map_err(|error| error.to_string())
+    }
+}
+
+/// Where ours is not Arrow's way.
+#[derive(Debug)]
+struct OurWay;
+
+impl EncoderFactory for OurWay {
+    fn make_default_encoder<'a>(
+        &self,
+        _: &'a FieldRef,
+        array: &'a dyn Array,
+        _: &'a EncoderOptions,
+    ) -> Result<Option<NullableEncoder<'a>>, ArrowError> {
+        let encoder: Box<dyn Encoder + 'a> = match array.data_type() {
+            DataType::Binary => Box::new(Bytes(array)),
+            DataType::Float64 => Box::new(Float(array.as_primitive::<Float64Type>())),
+            DataType::Float32 => Box::new(Float(array.as_primitive::<Float32Type>())),
+            _ => return Ok(None),
+        };
+        Ok(Some(NullableEncoder::new(encoder, array.nulls().cloned())))
+    }
+}
+
+struct Bytes<'a>(&'a dyn Array);
+
+impl Encoder for Bytes<'_> {
+    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
+        let text = BASE64_STANDARD.encode(self.0.as_binary::<i32>().value(row));
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    }
+}
+
+struct Float<'a, T: ArrowPrimitiveType>(&'a PrimitiveArray<T>);
+
+impl<T: ArrowPrimitiveType> Encoder for Float<'_, T>
+where
+    T::Native: Into<f64> + ryu::Float,
+{
+    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
+        let value = self.0.value(row);
+        let wide: f64 = value.into();
+        let text: &[u8] = if wide.is_nan() {
+            b"\"NaN\""
+        } else if wide.is_infinite() {
+            if wide > 0.0 { b"\"Infinity\"" } else { b"\"-Infinity\"" }
+        } else {
+            out.extend_from_slice(ryu::Buffer::new().format_finite(value).as_bytes());
+            return;
+        };
+        out.extend_from_slice(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{
+        BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int64Array,
+        IntervalMonthDayNanoArray, ListArray, StringArray, TimestampMicrosecondArray,
+    };
+    use arrow::datatypes::{Int64Type, IntervalMonthDayNano};
+
+    fn encode(columns: Vec<(&str, ArrayRef)>) -> Vec<String> {
+        let rows =
+            RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
+                .expect("rows");
+        let mut encoder = JsonEncoder::new(&rows.schema(), vec![0]).expect("types that JSON shows");
+        let text = |encoded: Vec<Encoded>| {
+            encoded.into_iter().map(|row| String::from_utf8(row.into()).expect("text")).collect::<Vec<_>>()
+        };
+        let mut all = text(encoder.keys(&rows).expect("keys"));
+        all.extend(text(encoder.values(&rows).expect("values")));
+        all
+    }
+
+    #[test]
+    fn rows_are_objects_and_keys_are_too() {
+        let rows = encode(vec![
+            ("id", Arc::new(Int64Array::from(vec![1, 2]))),
+            ("name \"n\"", Arc::new(StringArray::from(vec![Some("a\n\u{1}ä"), None]))),
+            ("ok", Arc::new(BooleanArray::from(vec![true, false]))),
+            ("amount", Arc::new(Decimal128Array::from(vec![1234, -5]).with_precision_and_scale(38, 2).expect("fits"))),
+            ("list", Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1), None]), None]))),
+        ]);
+        assert_eq!(
+            rows,
+            [
+                r#"{"id":1}"#,
+                r#"{"id":2}"#,
+                r#"{"id":1,"name \"n\"":"a\n\u0001ä","ok":true,"amount":12.34,"list":[1,null]}"#,
+                r#"{"id":2,"name \"n\"":null,"ok":false,"amount":-0.05,"list":null}"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn what_json_has_no_number_for_is_text() {
+        let rows = encode(vec![
+            ("f", Arc::new(Float64Array::from(vec![1.5, f64::NAN, f64::INFINITY, f64::NEG_INFINITY]))),
+            ("g", Arc::new(Float32Array::from(vec![Some(0.1), None, Some(f32::NAN), Some(-0.0)]))),
+            ("b", Arc::new(BinaryArray::from(vec![Some(&b"\x00\xff"[..]), None, Some(b""), Some(b"a")]))),
+        ]);
+        assert_eq!(
+            rows[4..],
+            [
+                r#"{"f":1.5,"g":0.1,"b":"AP8="}"#,
+                r#"{"f":"NaN","g":null,"b":null}"#,
+                r#"{"f":"Infinity","g":"NaN","b":""}"#,
+                r#"{"f":"-Infinity","g":-0.0,"b":"YQ=="}"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn times_are_as_iso_8601_has_them() {
+        let rows = encode(vec![
+            ("d", Arc::new(Date32Array::from(vec![0]))),
+            ("t", Arc::new(TimestampMicrosecondArray::from(vec![1_500_000]))),
+            ("z", Arc::new(TimestampMicrosecondArray::from(vec![1]).with_timezone("UTC"))),
+            ("i", Arc::new(IntervalMonthDayNanoArray::from(vec![IntervalMonthDayNano::new(1, 2, 3_000_000_000)]))),
+        ]);
+        assert_eq!(
+            rows[1],
+            r#"{"d":"1970-01-01","t":"1970-01-01T00:00:01.500","z":"1970-01-01T00:00:00.000001Z","i":"1 mons 2 days 3.000000000 secs"}"#
+        );
+    }
+}

@@ -1,0 +1,267 @@
+//! The words that all sinks share: what they are told, and what waits for them.
+//!
+//! ```text
+//!  engine ──► SinkEvent ──► Pending ──► a writer (a thread)
+//!             an epoch        merged by key while the writer is busy or its server is away
+//! ```
+//!
+//! A sink is a client of the engine like any other: it is never waited for, and what waits for it is
+//! bounded by its rows, since a key that changes twice is written once.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use futures_util::future::BoxFuture;
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
+use pipeline::{DiffPart, Epoch, Position};
+use tokio::sync::{mpsc, watch};
+
+use crate::source::{Counters, Problem, SourceState, TableRequest};
+
+/// A table that rows are written to.
+#[derive(Clone, Debug)]
+pub struct SinkRequest {
+    /// As the project has it.
+    pub table: TableRequest,
+    /// The project's name, fit for an identifier.
+    pub project: String,
+    /// The columns of what is written.
+    pub schema: SchemaRef,
+    /// Its key, if it has one.
+    pub key: Option<Vec<usize>>,
+}
+
+/// A place that rows are written to.
+pub trait Sink: Send {
+    /// What it is called in metrics and the log.
+    fn name(&self) -> &str;
+
+    /// Looks whether it can be written to.
+    fn check(&mut self) -> BoxFuture<'_, Result<(), Problem>>;
+
+    /// Writes all that it is told, until nobody tells anything any more or an operator is needed.
+    /// What can be tried again is, for ever.
+    fn run(self: Box<Self>, link: SinkLink) -> BoxFuture<'static, ()>;
+}
+
+/// What ties a running sink to the rest of the program.
+pub struct SinkLink {
+    /// Its name in metrics and the log.
+    pub name: Arc<str>,
+    /// What it is told. The first event has all rows that there are.
+    pub events: mpsc::UnboundedReceiver<SinkEvent>,
+    /// What it is doing now.
+    pub state: watch::Sender<SourceState>,
+    /// What it counts.
+    pub counters: Arc<Counters>,
+}
+
+/// What an epoch changes in the rows of a sink.
+#[derive(Clone, Debug)]
+pub struct SinkEvent {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// How far the sources have been read.
+    pub position: Position,
+    /// When the last of its transactions was committed, in microseconds since 1970-01-01 UTC.
+    pub commit_time: i64,
+    /// What changes; `Err` when the rows are not known, and why.
+    pub change: Result<Vec<DiffPart>, String>,
+}
+
+/// A row as it is written: its key, and what it was and is. No value is no row.
+pub type Encoded = Box<[u8]>;
+
+/// What happens to a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyChange {
+    /// What it was when the writer last had it.
+    pub old: Option<Encoded>,
+    /// What it is.
+    pub new: Option<Encoded>,
+}
+
+/// Makes the bytes of keys and values.
+pub trait RowEncoder: Send {
+    /// The key of each row.
+    ///
+    /// # Errors
+    /// With a mistake of ours: what it can't encode was refused when it was made.
+    fn keys(&mut self, rows: &RecordBatch) -> Result<Vec<Encoded>, String>;
+
+    /// The value of each row.
+    ///
+    /// # Errors
+    /// As [`RowEncoder::keys`].
+    fn values(&mut self, rows: &RecordBatch) -> Result<Vec<Encoded>, String>;
+}
+
+/// What is to be written, as one.
+#[derive(Debug, Default)]
+pub struct Pending {
+    /// By key, each once.
+    pub changes: HashMap<Encoded, KeyChange>,
+    /// The newest epoch in it.
+    pub epoch: Epoch,
+    /// How far the sources had been read then.
+    pub position: Position,
+    /// When the last of its transactions was committed, in microseconds since 1970-01-01 UTC.
+    pub commit_time: i64,
+    /// Whether these are all rows that there are, and not what changed.
+    pub is_first: bool,
+}
+
+impl Pending {
+    /// Adds what an epoch changes.
+    ///
+    /// # Errors
+    /// As [`RowEncoder::keys`].
+    pub fn add(&mut self, parts: &[DiffPart], encoder: &mut dyn RowEncoder) -> Result<(), String> {
+        for part in parts {
+            let keys = encoder.keys(&part.batch)?;
+            let mut values: Vec<Option<Encoded>> = encoder.values(&part.batch)?.into_iter().map(Some).collect();
+            let mut keys: Vec<Option<Encoded>> = keys.into_iter().map(Some).collect();
+            for pair in &part.pairs {
+                let mut take = |row: Option<u32>| {
+                    let row = row? as usize;
+                    Some((keys.get_mut(row)?.take()?, values.get_mut(row)?.take()?))
+                };
+                let (old, new) = (take(pair.old), take(pair.new));
+                let Some(key) = new.as_ref().or(old.as_ref()).map(|(key, _)| key.clone()) else { continue };
+                self.change(key, KeyChange { old: old.map(|(_, value)| value), new: new.map(|(_, value)| value) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what happened to a key after all that is there.
+    pub fn change(&mut self, key: Encoded, change: KeyChange) {
+        match self.changes.entry(key) {
+            Entry::Vacant(place) => drop(place.insert(change)),
+            Entry::Occupied(mut there) => {
+                there.get_mut().new = change.new;
+                if there.get().old == there.get().new {
+                    there.remove();
+                }
+            }
+        }
+    }
+
+    /// What was taken out comes back, before what has come since.
+    pub fn put_back(&mut self, mut before: Pending) {
+        for (key, change) in std::mem::take(&mut self.changes) {
+            before.change(key, change);
+        }
+        before.epoch = before.epoch.max(self.epoch);
+        before.commit_time = before.commit_time.max(self.commit_time);
+        if !self.position.marks.is_empty() {
+            before.position = std::mem::take(&mut self.position);
+        }
+        *self = before;
+    }
+}
+
+/// Where what is pending waits: one puts in, another takes out.
+#[derive(Default)]
+pub struct Desk {
+    state: Mutex<DeskState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct DeskState {
+    pending: Option<Pending>,
+    /// Why nothing is to be written now.
+    held: Option<String>,
+    has_begun: bool,
+    is_over: bool,
+}
+
+/// What lies on a desk.
+#[derive(Debug)]
+pub enum Lies {
+    /// This is to be written.
+    Work(Pending),
+    /// Nothing yet.
+    Nothing,
+    /// Nothing, since the rows are not known.
+    Held(String),
+    /// There is nobody who puts anything there any more.
+    Over,
+}
+
+impl Desk {
+    /// Puts down what an epoch changes.
+    ///
+    /// # Errors
+    /// As [`RowEncoder::keys`].
+    pub fn put(&self, event: SinkEvent, encoder: &mut dyn RowEncoder) -> Result<(), String> {
+        let parts = match event.change {
+            Ok(parts) => parts,
+            Err(reason) => {
+                self.lock().held = Some(reason);
+                self.changed.notify_one();
+                return Ok(());
+            }
+        };
+        // Encoded before the desk is taken: who writes is not kept waiting.
+        let mut new = Pending {
+            epoch: event.epoch,
+            position: event.position,
+            commit_time: event.commit_time,
+            ..Pending::default()
+        };
+        new.add(&parts, encoder)?;
+        let mut state = self.lock();
+        state.held = None;
+        new.is_first = !std::mem::replace(&mut state.has_begun, true);
+        match state.pending.take() {
+            None => state.pending = Some(new),
+            Some(before) => {
+                new.put_back(before);
+                state.pending = Some(new);
+            }
+        }
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Takes what is there; waits for as long as this if nothing is.
+    pub fn take(&self, patience: Duration) -> Lies {
+        let is_empty = |state: &mut DeskState| state.pending.is_none() && !state.is_over;
+        let (mut state, _) =
+            self.changed.wait_timeout_while(self.lock(), patience, is_empty).unwrap_or_else(PoisonError::into_inner);
+        match (state.pending.take(), &state.held) {
+            (Some(pending), None) => Lies::Work(pending),
+            (pending, Some(reason)) => {
+                let reason = reason.clone();
+                state.pending = pending;
+                Lies::Held(reason)
+            }
+            (None, None) if state.is_over => Lies::Over,
+            (None, None) => Lies::Nothing,
+        }
+    }
+
+    /// Puts back what could not be written.
+    pub fn put_back(&self, pending: Pending) {
+        let mut state = self.lock();
+        match &mut state.pending {
+            Some(now) => now.put_back(pending),
+            None => state.pending = Some(pending),
+        }
+    }
+
+    /// Nothing more will come.
+    pub fn close(&self) {
+        self.lock().is_over = true;
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, DeskState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
