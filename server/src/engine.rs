@@ -18,14 +18,15 @@ mod readiness; // which projections may be shown
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use connectors::sink::SinkEvent;
 use connectors::source::{Delivery, EventReceiver, SourceEvent};
 use pipeline::program::StepError;
 use pipeline::{Mark, Program, ProjectionId, TableId};
 use push::Hub;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::health::HealthBoard;
-use dataflow::Dataflow;
+use dataflow::{Dataflow, Published};
 use progress::Progress;
 
 /// Changed rows that one epoch takes in before it ends, though more are waiting: clients are not
@@ -48,11 +49,20 @@ pub struct EngineSource {
     pub durable: watch::Sender<Option<Mark>>,
 }
 
+/// One sink as the engine sees it.
+pub struct EngineSink {
+    /// What is written to it.
+    pub projection: ProjectionId,
+    /// Told what changes.
+    pub events: mpsc::UnboundedSender<SinkEvent>,
+}
+
 /// The program and what goes with it.
 pub struct Engine {
     dataflow: Dataflow,
     progress: Progress,
     durable: Vec<watch::Sender<Option<Mark>>>,
+    sinks: Vec<mpsc::UnboundedSender<SinkEvent>>,
     hub: Arc<Hub>,
     health: Arc<HealthBoard>,
     /// When state was last measured.
@@ -60,7 +70,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine that publishes to `hub`, whose projections are those of the program in this order.
+    /// An engine that publishes to `hub`, whose projections are those of the program in this order, and
+    /// that tells sinks what is theirs.
     #[must_use]
     pub fn new(
         program: Program,
@@ -68,10 +79,14 @@ impl Engine {
         hub: Arc<Hub>,
         health: Arc<HealthBoard>,
         projections: Vec<ProjectionId>,
+        sinks: Vec<EngineSink>,
     ) -> Engine {
         let progress = Progress::new(sources.iter().map(|source| Arc::clone(&source.name)).collect());
         let (tables, durable) = sources.into_iter().map(|source| (source.tables, source.durable)).unzip();
-        Engine { dataflow: Dataflow::new(program, tables, projections), progress, durable, hub, health, measured: None }
+        let (written, sinks): (Vec<ProjectionId>, _) =
+            sinks.into_iter().map(|sink| (sink.projection, sink.events)).unzip();
+        let dataflow = Dataflow::new(program, tables, projections, &written);
+        Engine { dataflow, progress, durable, sinks, hub, health, measured: None }
     }
 
     /// Runs until all sources are gone.
@@ -125,8 +140,14 @@ impl Engine {
         if !self.progress.has_moved() || !self.dataflow.shows_any() {
             return Ok(());
         }
-        let publications = self.dataflow.publish()?;
-        self.hub.publish(self.progress.end_epoch(), publications)?;
+        let Published { shown, written } = self.dataflow.publish()?;
+        let stamp = self.progress.end_epoch();
+        for (sink, change) in written {
+            let (epoch, position, commit_time) = (stamp.epoch, stamp.position.clone(), stamp.commit_time);
+            // One that has stopped has said why.
+            let _ = self.sinks[sink].send(SinkEvent { epoch, position, commit_time, change });
+        }
+        self.hub.publish(stamp, shown)?;
         self.health.epoch_ended(self.dataflow.withheld_changed()?, self.dataflow.shows_all());
         if self.measured.is_none_or(|at| at.elapsed() > MEASURE_INTERVAL) {
             self.measured = Some(Instant::now());

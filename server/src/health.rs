@@ -70,6 +70,19 @@ impl HealthBoard {
         });
     }
 
+    /// Reports a sink's state: it stands among the sources, and readiness does not wait for it.
+    pub fn set_sink(&self, name: &str, state: &SourceState) {
+        let name = format!("INSERT INTO {name}");
+        let shown = match state {
+            SourceState::Streaming => "writing".to_owned(),
+            state => show_state(state),
+        };
+        self.health.send_modify(|health| match health.sources.iter_mut().find(|(of, _)| *of == name) {
+            Some((_, there)) => *there = shown,
+            None => health.sources.push((name, shown)),
+        });
+    }
+
     /// Reports the end of an epoch: the rows withheld in the projections that it touched, by their
     /// place, and whether every projection has been shown.
     pub fn epoch_ended(&self, withheld: Vec<(usize, WithheldNow)>, shows_all: bool) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use connectors::sink::{Sink, SinkRequest};
 use connectors::source::{Opened, Problem, SourceTable, TableRequest};
 use connectors::{Connector, Source, dead_letters};
 use push::serve::Gate;
@@ -31,6 +32,8 @@ pub struct Prepared {
     pub plan: Plan,
     /// Where it reads from.
     pub sources: Vec<PreparedSource>,
+    /// Where it writes to, in the order of the plan's.
+    pub sinks: Vec<Box<dyn Sink>>,
 }
 
 /// A place that a project reads from.
@@ -94,7 +97,8 @@ pub async fn prepare_with(folder: &Path, ask: Ask, connectors: &[Connector]) -> 
     };
     let mut plan = plan(&project, &shapes, &mut wrong);
     plan.warnings.0.splice(0..0, warnings);
-    if wrong.is_empty() { Ok(Prepared { project, plan, sources }) } else { Err(wrong.sorted()) }
+    let sinks = open_sinks(&project, &plan, connectors, ask, &mut wrong).await;
+    if wrong.is_empty() { Ok(Prepared { project, plan, sources, sinks }) } else { Err(wrong.sorted()) }
 }
 
 /// What only its user can tell of a setting: hosts, origins, keys, files. Answers what is probably not meant.
@@ -127,7 +131,7 @@ fn check_settings(folder: &Path, project: &Project, wrong: &mut Diagnostics) -> 
 fn open_sources(project: &Project, connectors: &[Connector], wrong: &mut Diagnostics) -> Vec<PreparedSource> {
     let mut sources: Vec<PreparedSource> = Vec::new();
     let mut known = vec![Vec::new(); connectors.len()];
-    for table in project.tables.values() {
+    for table in project.tables.values().filter(|table| !project.is_sink(&table.name)) {
         let (name, place) = &table.connector;
         match connectors.iter().position(|connector| connector.name == name) {
             Some(i) if has_its_options(table, &connectors[i], wrong) => known[i].push(request(table, wrong)),
@@ -154,6 +158,55 @@ fn open_sources(project: &Project, connectors: &[Connector], wrong: &mut Diagnos
         }
     }
     sources
+}
+
+/// What is written, by the connectors of the tables that it is written to.
+async fn open_sinks(
+    project: &Project,
+    plan: &Plan,
+    connectors: &[Connector],
+    ask: Ask,
+    wrong: &mut Diagnostics,
+) -> Vec<Box<dyn Sink>> {
+    let mut sinks = Vec::new();
+    for planned in &plan.sinks {
+        let Some(table) = project.tables.get(&planned.table) else { continue };
+        let (name, place) = &table.connector;
+        let Some(connector) = connectors.iter().find(|connector| connector.name == name) else {
+            wrong.push(unknown_connector(name, connectors, place.clone()));
+            continue;
+        };
+        let Some(open) = connector.open_sink else {
+            let what = format!("nothing can be written to {}", connector.of_tables);
+            let writable = connectors.iter().filter(|connector| connector.open_sink.is_some());
+            let names: Vec<&str> = writable.map(|connector| connector.name).collect();
+            let help = if names.is_empty() {
+                "this program was built without kafka and fluvio, whose topics can be written".to_owned()
+            } else {
+                format!("write to a table with connector = '{}'", names.join("' or '"))
+            };
+            wrong.push(Diagnostic::at(place.clone(), what).help(help));
+            continue;
+        };
+        if !has_its_options(table, connector, wrong) {
+            continue;
+        }
+        let opened = open(SinkRequest {
+            table: request(table, wrong),
+            project: sql_name(&project.name),
+            schema: Arc::clone(&planned.schema),
+            key: planned.key.columns().map(<[usize]>::to_vec),
+        });
+        let checked = match opened {
+            Ok(mut sink) if ask == Ask::Databases => sink.check().await.map(|()| sink),
+            opened => opened,
+        };
+        match checked {
+            Ok(sink) => sinks.push(sink),
+            Err(Problem { table, what, remedy }) => wrong.push(diagnostic(project, table.as_deref(), what, remedy)),
+        }
+    }
+    sinks
 }
 
 fn unknown_connector(name: &str, connectors: &[Connector], place: Place) -> Diagnostic {
@@ -215,7 +268,7 @@ fn declared_shapes(
     let mut shapes: BTreeMap<String, TableShape> =
         known.map(|table| (table.name, TableShape { schema: table.schema, identity: table.identity })).collect();
     for name in project.tables.keys() {
-        if shapes.contains_key(name) {
+        if shapes.contains_key(name) || project.is_sink(name) {
             continue;
         }
         match declared_shape(project, name) {

@@ -7,6 +7,7 @@ use std::thread;
 
 use anyhow::Context;
 use connectors::dead_letters::DeadLetterSender;
+use connectors::sink::SinkLink;
 use connectors::source::Counters;
 use connectors::{Connector, Link, SourceState, event_queue};
 use push::serve::{Authenticator, Entrance, Gate, Strangers};
@@ -14,11 +15,11 @@ use push::session::SessionLimits;
 use push::{Health, Hub, ServeOptions, serve};
 use sql::config::LimitsConfig;
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::auth;
-use crate::engine::{Engine, EngineSource};
+use crate::engine::{Engine, EngineSink, EngineSource};
 use crate::health::{HealthBoard, register_counters};
 use crate::prepare::{Ask, CONNECTORS, Prepared, PreparedSource, prepare_with};
 use crate::staleness::Staleness;
@@ -74,7 +75,7 @@ enum Ended {
 /// # Errors
 /// With every mistake in the project ([`sql::Diagnostics`]), or when it can't listen.
 pub async fn start(folder: &Path, options: RunOptions) -> anyhow::Result<Running> {
-    let Prepared { project, plan, sources } = prepare_with(folder, Ask::Databases, options.connectors).await?;
+    let Prepared { project, plan, sources, sinks } = prepare_with(folder, Ask::Databases, options.connectors).await?;
     let listen = options.listen.unwrap_or(project.config.server.listen);
     let listener = TcpListener::bind(listen).await.with_context(|| {
         format!("can't listen on {listen}; is another server there? Choose another with --listen or [server] listen in deltafront.toml")
@@ -86,6 +87,7 @@ pub async fn start(folder: &Path, options: RunOptions) -> anyhow::Result<Running
     let hub = Arc::new(Hub::with_log(described, limits.log_size).with_parts(limits.part_size));
     let source_names: Vec<Arc<str>> = sources.iter().map(|source| Arc::clone(&source.name)).collect();
     let board = Arc::new(HealthBoard::new(&source_names, names.len()));
+    let sink_names: Vec<Arc<str>> = sinks.iter().map(|sink| Arc::from(sink.name())).collect();
 
     let projections: Vec<_> =
         plan.projections.iter().filter_map(|projection| plan.program.projection_id(&projection.name)).collect();
@@ -100,7 +102,7 @@ pub async fn start(folder: &Path, options: RunOptions) -> anyhow::Result<Running
     let mut tasks = JoinSet::new();
     let mut engine_sources = Vec::new();
     let dead_letters = DeadLetterSender::default();
-    let counters: Vec<(Arc<str>, Arc<Counters>)> =
+    let mut counters: Vec<(Arc<str>, Arc<Counters>)> =
         sources.iter().map(|source| (Arc::clone(&source.name), Arc::default())).collect();
     for (index, source) in sources.into_iter().enumerate() {
         let (durable_sender, durable) = watch::channel(None);
@@ -134,7 +136,33 @@ pub async fn start(folder: &Path, options: RunOptions) -> anyhow::Result<Running
     }
     drop(event_sender);
 
-    let engine = Engine::new(plan.program, engine_sources, Arc::clone(&hub), Arc::clone(&board), projections);
+    let mut engine_sinks = Vec::new();
+    for ((planned, sink), name) in plan.sinks.iter().zip(sinks).zip(sink_names) {
+        let Some(projection) = plan.program.projection_id(&planned.projection) else { continue };
+        let (sink_events, events) = mpsc::unbounded_channel();
+        engine_sinks.push(EngineSink { projection, events: sink_events });
+        let (state_sender, mut state) = watch::channel(SourceState::Connecting);
+        let counted: Arc<Counters> = Arc::default();
+        counters.push((format!("INSERT INTO {name}").into(), Arc::clone(&counted)));
+        let link = SinkLink { name: Arc::clone(&name), events, state: state_sender.clone(), counters: counted };
+        let run = sink.run(link);
+        tasks.spawn(async move {
+            run.await;
+            state_sender.send_if_modified(ended_by_itself);
+        });
+        let board = Arc::clone(&board);
+        tasks.spawn(async move {
+            loop {
+                let now = state.borrow_and_update().clone();
+                board.set_sink(&name, &now);
+                if state.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    let engine =
+        Engine::new(plan.program, engine_sources, Arc::clone(&hub), Arc::clone(&board), projections, engine_sinks);
     let (ended_sender, ended) = watch::channel(None);
     // A thread of its own: a step may take long, and must not keep sockets waiting.
     let engine = thread::Builder::new().name("engine".to_owned()).spawn(move || {

@@ -9,7 +9,7 @@ use pipeline::expr::Withheld;
 use pipeline::program::StepError;
 use pipeline::state::Size;
 use pipeline::table::TableCopy;
-use pipeline::{Changes, Program, ProjectionId, Published, TableId};
+use pipeline::{Changes, DiffPart, Program, ProjectionId, Published as ProjectionDiff, TableId};
 use push::WithheldNow;
 use push::hub::Publication;
 
@@ -17,6 +17,14 @@ use super::readiness::Readiness;
 
 /// Withheld rows of a projection that people are shown.
 const LISTED_ROWS_MAX: usize = 100;
+
+/// What an epoch changes.
+pub struct Published {
+    /// In what is served.
+    pub shown: Vec<(push::ProjectionId, Publication)>,
+    /// In what is written elsewhere, by its place; or why it is not known.
+    pub written: Vec<(usize, Result<Vec<DiffPart>, String>)>,
+}
 
 /// The program, and what waits to go through it.
 pub struct Dataflow {
@@ -26,7 +34,8 @@ pub struct Dataflow {
     /// Tables being copied, by source; empty for a source that copies nothing now.
     copies: Vec<Vec<TableCopy>>,
     projections: Vec<ProjectionId>,
-    /// Where a projection of the program stands among those served.
+    /// Where a projection of the program stands among those served; those that are written elsewhere
+    /// stand behind them.
     places: HashMap<ProjectionId, usize>,
     readiness: Readiness,
     /// Taken in, and not yet sent through the program, with the room that it takes up.
@@ -36,15 +45,21 @@ pub struct Dataflow {
 }
 
 impl Dataflow {
-    /// A program whose tables are those of the sources, and whose projections are served in this
-    /// order.
-    pub fn new(program: Program, tables: Vec<Vec<TableId>>, projections: Vec<ProjectionId>) -> Dataflow {
-        let read: Vec<BTreeSet<TableId>> = projections.iter().map(|id| program.tables_of(*id)).collect();
+    /// A program whose tables are those of the sources, whose projections are served in this order,
+    /// and of which `sinks` are written elsewhere.
+    pub fn new(
+        program: Program,
+        tables: Vec<Vec<TableId>>,
+        projections: Vec<ProjectionId>,
+        sinks: &[ProjectionId],
+    ) -> Dataflow {
+        let all = || projections.iter().chain(sinks);
+        let read: Vec<BTreeSet<TableId>> = all().map(|id| program.tables_of(*id)).collect();
         Dataflow {
             program,
             copies: tables.iter().map(|_| Vec::new()).collect(),
             tables,
-            places: projections.iter().enumerate().map(|(place, id)| (*id, place)).collect(),
+            places: all().enumerate().map(|(place, id)| (*id, place)).collect(),
             projections,
             readiness: Readiness::new(read),
             waiting: Vec::new(),
@@ -109,27 +124,37 @@ impl Dataflow {
         self.readiness.all()
     }
 
-    /// Ends an epoch: what changed in the projections that may be shown, by their place. One that
-    /// may be from now on is there even when it is empty.
-    pub fn publish(&mut self) -> Result<Vec<(push::ProjectionId, Publication)>, StepError> {
+    /// Ends an epoch: what changed in the projections that may be shown, by their place, and in what is
+    /// written elsewhere. One that may be from now on is there even when it is empty.
+    pub fn publish(&mut self) -> Result<Published, StepError> {
         let mut new: BTreeSet<usize> = self.readiness.take_new().into_iter().collect();
         let published = self.program.publish_where(|table| self.readiness.is_loaded(table))?;
-        let mut publications = Vec::with_capacity(published.len() + new.len());
+        let mut out = Published { shown: Vec::with_capacity(published.len() + new.len()), written: Vec::new() };
         for (id, published) in published {
             let Some(&place) = self.places.get(&id) else { continue };
-            let publication = match published {
-                Published::Diff(parts) => Publication::Diff(parts),
-                Published::KeyConflict { key } => Publication::Failed(format!("two rows have the declared key {key}")),
-            };
             new.remove(&place);
-            publications.push((push::ProjectionId(place), publication));
+            let change = match published {
+                ProjectionDiff::Diff(parts) => Ok(parts),
+                ProjectionDiff::KeyConflict { key } => Err(format!("two rows have the declared key {key}")),
+            };
+            self.put(&mut out, place, change);
         }
         for place in new {
-            publications.push((push::ProjectionId(place), Publication::Diff(Vec::new())));
+            self.put(&mut out, place, Ok(Vec::new()));
         }
         // In the order of their places, as the log wants them.
-        publications.sort_by_key(|(place, _)| *place);
-        Ok(publications)
+        out.shown.sort_by_key(|(place, _)| *place);
+        Ok(out)
+    }
+
+    fn put(&self, out: &mut Published, place: usize, change: Result<Vec<DiffPart>, String>) {
+        match place.checked_sub(self.projections.len()) {
+            Some(sink) => out.written.push((sink, change)),
+            None => {
+                let publication = change.map_or_else(Publication::Failed, Publication::Diff);
+                out.shown.push((push::ProjectionId(place), publication));
+            }
+        }
     }
 
     /// What is withheld in the projections where that changed, by their place.
@@ -138,7 +163,8 @@ impl Dataflow {
     /// For mistakes of ours only.
     pub fn withheld_changed(&mut self) -> Result<Vec<(usize, WithheldNow)>, StepError> {
         let changed = self.program.withheld_changed();
-        let known = changed.into_iter().filter_map(|id| Some((*self.places.get(&id)?, id)));
+        let is_shown = |place: &usize| *place < self.projections.len();
+        let known = changed.into_iter().filter_map(|id| Some((*self.places.get(&id).filter(|&it| is_shown(it))?, id)));
         known
             .map(|(place, id)| {
                 let Withheld { rows, reason } = self.program.withheld(id);
