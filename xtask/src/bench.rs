@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 use xtask::{root, target_folder};
 
-use crate::process::{cargo, run};
+use crate::process::{cargo_on_all, run};
 
 const BENCHES: [&str; 7] = ["latency", "engine", "filters", "memory", "copy", "fanout", "rivals"];
 
@@ -18,7 +18,7 @@ pub fn bench(what: &str, arguments: &[String]) -> Result<()> {
         bail!("there is no bench `{what}`; there are {}", BENCHES.join(", "));
     }
     // The server too: what is measured from outside runs as it does for its users.
-    run(&mut cargo(&["build", "--release", "--workspace", "--bin", "benches", "--bin", "deltafront"]))?;
+    run(cargo_on_all("build").args(["--release", "--bin", "benches", "--bin", "deltafront"]))?;
     let program = target_folder().join("release").join("benches");
     run(Command::new(program).current_dir(root()).arg(what).args(arguments))
 }

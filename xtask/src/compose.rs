@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::process::{cargo, run};
+use crate::process::{cargo_on_all, run};
 
 /// Builds the image, brings compose up, and watches a change come through. Needs a Docker engine
 /// (`DOCKER_HOST` is heeded).
@@ -10,5 +10,5 @@ use crate::process::{cargo, run};
 /// # Errors
 /// When no engine answers, or a step fails.
 pub fn test() -> Result<()> {
-    run(&mut cargo(&["test", "--workspace", "--test", "compose", "--", "--ignored", "--nocapture"]))
+    run(cargo_on_all("test").args(["--test", "compose", "--", "--ignored", "--nocapture"]))
 }

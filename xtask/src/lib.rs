@@ -1,8 +1,9 @@
-//! What chores and tests share: a private Postgres, and where things are.
+//! What chores and tests share: a private Postgres, a private Kafka, and where things are.
 //!
 //! Nothing but the standard library and a few small crates, so that `cargo xtask` starts at once.
 
 pub mod postgres;
+pub mod kafka;
 
 use std::path::{Path, PathBuf};
 
@@ -26,8 +27,18 @@ pub fn target_folder() -> PathBuf {
     if let Some(folder) = std::env::var_os("CARGO_TARGET_DIR") {
         return folder.into();
     }
+    user_cache().map_or_else(|| root().join("target"), |cache| cache.join("target"))
+}
+
+/// Where what is fetched or made once a machine is kept: beside the builds of all clones.
+#[must_use]
+pub fn cache_folder() -> PathBuf {
+    user_cache().unwrap_or_else(|| target_folder().join("cache"))
+}
+
+fn user_cache() -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-    cache.map_or_else(|| root().join("target"), |cache| cache.join("deltafront").join("target"))
+    cache.map(|cache| cache.join("deltafront"))
 }

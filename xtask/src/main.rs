@@ -7,6 +7,7 @@ mod demo;
 mod mutants;
 mod process;
 mod test;
+mod up;
 
 use std::process::ExitCode;
 
@@ -16,7 +17,7 @@ use clap::{Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(
     name = "cargo xtask",
-    after_help = "Examples:\n  cargo xtask demo                 # a Postgres, a load on it, and the page\n  cargo xtask test                 # everything\n  cargo xtask test e2e socket      # the end-to-end tests with socket in their names\n  ORACLE_SEED=7 cargo xtask test oracle\n  cargo xtask mutants push         # which wrong changes its tests let pass\n  cargo xtask bench latency"
+    after_help = "Examples:\n  cargo xtask demo                 # a Postgres, a load on it, and the page\n  cargo xtask up                   # a Postgres, a Kafka and a schema registry, to try things on\n  cargo xtask test                 # everything\n  cargo xtask test e2e socket      # the end-to-end tests with socket in their names\n  ORACLE_SEED=7 cargo xtask test oracle\n  cargo xtask mutants push         # which wrong changes its tests let pass\n  cargo xtask bench latency"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -37,9 +38,17 @@ enum Chore {
         #[arg(long)]
         release: bool,
     },
+    /// Start a private Postgres with the storefront sample, a Kafka and a schema registry, until Ctrl-C
+    ///
+    /// Prints their addresses as lines `export NAME=VALUE` for another terminal; what else it says goes to stderr. The
+    /// first time fetches Kafka from Maven Central; where DELTAFRONT_TEST_KAFKA=host:port names a broker, that one is used.
+    #[command(
+        after_help = "Examples:\n  cargo xtask up                                 # then copy the lines into another terminal\n  cargo xtask up > /tmp/up.env                   # and there: . /tmp/up.env; psql $STOREFRONT_DB\n  cargo run -- run examples/storefront           # there too: reads the Postgres\n  kcat -b $KAFKA_BOOTSTRAP -L                    # topics; they are made by who writes to them\n  curl $SCHEMA_REGISTRY_URL/subjects"
+    )]
+    Up,
     /// Set up what the tests need, then run them: all, or one part
     Test {
-        /// A part: unit, oracle, e2e, slt, browser; or one that runs only when asked for: compose,
+        /// A part: unit, oracle, e2e, kafka, slt, browser; or one that runs only when asked for: compose,
         /// autobahn (half an hour; `autobahn core` a minute)
         part: Option<String>,
         /// Only tests whose names contain this; of autobahn, `core` or cases such as `6.*,7.1.*`
@@ -87,6 +96,7 @@ fn main() -> ExitCode {
     }
     let done = match cli.chore {
         Chore::Demo { listen, rate, release } => demo::demo(&listen, rate, release),
+        Chore::Up => up::up(),
         Chore::Test { part, filter } => test::test(part.as_deref(), filter.as_deref()),
         Chore::Lint { fix } => test::lint(fix),
         Chore::Mutants { only, arguments } => mutants::mutants(only.as_deref(), &arguments),

@@ -12,6 +12,16 @@ pub fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
+/// What the tests have beside what a first build has: the connectors of Kafka and Fluvio, each of which brings a client
+/// library of minutes to compile. A demo goes without. All chores that look at the whole workspace have the same, since
+/// cargo unites features, and another set of them would compile DataFusion once more.
+const FEATURES: &str = "tests/kafka,tests/fluvio";
+
+/// Cargo on the whole workspace, with the features of the tests.
+pub fn cargo_on_all(chore: &str) -> Command {
+    cargo(&[chore, "--workspace", "--features", FEATURES])
+}
+
 /// Makes sure that what the target folder holds of our own crates was compiled from this clone.
 ///
 /// Clones share the folder for the sake of DataFusion. Cargo tells their crates apart by nothing but
@@ -27,7 +37,8 @@ pub fn claim_target_folder() -> Result<()> {
         return Ok(());
     }
     if target_folder().exists() {
-        let members = ["pipeline", "sql", "connectors", "push", "server", "tests", "benches", "xtask"];
+        let members =
+            ["pipeline", "filter", "sql", "connectors", "auth", "push", "server", "tests", "benches", "xtask"];
         let mut clean = cargo(&["clean", "--quiet"]);
         for member in members {
             clean.args(["--package", member]);

@@ -3,19 +3,21 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use xtask::kafka;
 use xtask::postgres::{apt_install, find_or_install};
 
-use crate::process::{cargo, run};
+use crate::process::{cargo, cargo_on_all, run};
 use crate::{autobahn, compose};
 
 /// The parts of an ordinary run, with the arguments by which cargo runs them.
 ///
-/// Every call names the whole workspace: cargo unites the features of the packages that a call
-/// names, and another set of features would compile DataFusion once more.
-const PARTS: [(&str, &[&str]); 5] = [
+/// Every call names the whole workspace, and the same features ([`cargo_on_all`]): cargo unites the
+/// features of the packages that a call names, and another set would compile DataFusion once more.
+const PARTS: [(&str, &[&str]); 6] = [
     ("unit", &["--lib", "--bins", "--test", "mistakes", "--test", "filters", "--test", "templates"]),
     ("oracle", &["--test", "oracle"]),
     ("e2e", &["--test", "e2e"]),
+    ("kafka", &["--test", "kafka"]),
     ("slt", &["--test", "slt"]),
     ("browser", &["--test", "browser"]),
 ];
@@ -34,7 +36,7 @@ pub fn test(part: Option<&str>, filter: Option<&str>) -> Result<()> {
     let chosen: Vec<_> = PARTS.iter().filter(|(name, _)| part.is_none_or(|part| part == *name)).collect();
     if chosen.is_empty() {
         bail!(
-            "there is no part `{}`; there are unit, oracle, e2e, slt, browser, compose and autobahn",
+            "there is no part `{}`; there are unit, oracle, e2e, kafka, slt, browser, compose and autobahn",
             part.unwrap_or_default()
         );
     }
@@ -42,20 +44,26 @@ pub fn test(part: Option<&str>, filter: Option<&str>) -> Result<()> {
     if chosen.iter().any(|(name, _)| *name == "browser") {
         eprintln!("Chromium: {}", find_or_install_chromium()?);
     }
-    run(&mut cargo(&["test", "--workspace", "--no-run"]))?;
+    if chosen.iter().any(|(name, _)| *name == "kafka") {
+        kafka::set_up()?;
+    }
+    run(cargo_on_all("test").arg("--no-run"))?;
     for (name, arguments) in chosen {
         eprintln!("== {name}");
-        let mut command = cargo(&["test", "--workspace"]);
+        let mut command = cargo_on_all("test");
         command.args(*arguments).args(filter).arg("--");
         // Servers share two cores in CI: few tests at a time are quicker, and steadier.
-        if matches!(*name, "e2e" | "slt" | "browser") {
-            command.arg("--test-threads=4");
+        match *name {
+            "e2e" | "slt" | "browser" => drop(command.arg("--test-threads=4")),
+            // Each has a broker, some Debezium as well: 200 MB and a core until it has started.
+            "kafka" => drop(command.arg("--test-threads=2")),
+            _ => {}
         }
         run(&mut command)?;
     }
     if part.is_none() {
         eprintln!("== doc");
-        run(&mut cargo(&["test", "--workspace", "--doc"]))?;
+        run(cargo_on_all("test").arg("--doc"))?;
     }
     Ok(())
 }
@@ -86,8 +94,8 @@ pub fn lint(fix: bool) -> Result<()> {
         return run(&mut cargo(&["fmt", "--all"]));
     }
     run(&mut cargo(&["fmt", "--all", "--check"]))?;
-    run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
-    run(cargo(&["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "--deny warnings"))?;
+    run(cargo_on_all("clippy").args(["--all-targets", "--", "--deny", "warnings"]))?;
+    run(cargo_on_all("doc").args(["--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "--deny warnings"))?;
     // Licences and advisories are checked where cargo-deny is at hand.
     if cargo(&["deny", "--version"]).output().is_ok_and(|output| output.status.success()) {
         run(&mut cargo(&["deny", "--offline", "check", "licenses", "bans", "sources"]))?;
@@ -100,5 +108,5 @@ pub fn lint(fix: bool) -> Result<()> {
 /// # Errors
 /// When a test fails for another reason.
 pub fn bless() -> Result<()> {
-    run(cargo(&["test", "--workspace", "--lib"]).env("UPDATE_EXPECT", "1"))
+    run(cargo_on_all("test").arg("--lib").env("UPDATE_EXPECT", "1"))
 }

@@ -1,0 +1,4 @@
+//! A real Kafka broker, and what stands around one.
+
+mod client; // topics, producers and consumers of a test
+mod broker; // what the other tests take for granted: the broker, the registry and Debezium themselves
