@@ -1,7 +1,7 @@
 //! What a test does to a broker beside the server: topics, and messages in and out.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -11,7 +11,9 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message, OwnedMessage};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
-use tests::PATIENCE;
+use serde_json::Value;
+use tests::{PATIENCE, Subscriber};
+use xtask::kafka::PrivateKafka;
 
 /// A client's settings, for everyone's listener.
 pub fn config(bootstrap: &str) -> ClientConfig {
@@ -74,10 +76,80 @@ impl Sender {
         for (key, value) in messages {
             self.0.send(BaseRecord::to(topic).key(*key).payload(*value)).map_err(|(error, _)| error)?;
         }
+        self.flush()
+    }
+
+    /// Sends one message, of any bytes or none.
+    pub fn send_raw(&self, topic: &str, key: Option<&[u8]>, value: Option<&[u8]>) {
+        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic);
+        (record.key, record.payload) = (key, value);
+        self.0.send(record).map_err(|(error, _)| error).expect("room");
+        self.flush().expect("taken");
+    }
+
+    /// Sends one message, and does not wait.
+    pub fn queue(&self, topic: &str, key: &str, value: &str) {
+        self.0.send(BaseRecord::to(topic).key(key).payload(value)).map_err(|(error, _)| error).expect("room");
+        self.0.poll(Duration::ZERO);
+    }
+
+    /// Waits until the broker has all messages, or has refused one.
+    pub fn flush(&self) -> Result<(), KafkaError> {
         self.0.flush(PATIENCE)?;
         let refused = std::mem::take(&mut *self.0.context().0.lock().expect("nobody panics with it"));
         refused.into_iter().next().map_or(Ok(()), Err)
     }
+}
+
+/// Sends one message to a partition.
+pub fn send_to(config: &ClientConfig, topic: &str, partition: i32, value: &[u8]) -> Result<(), KafkaError> {
+    let sender = Sender::new(config.clone().set("message.timeout.ms", "2000"));
+    let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).partition(partition).payload(value);
+    sender.0.send(record).map_err(|(error, _)| error)?;
+    sender.flush()
+}
+
+/// The broker of all tests that neither kill it nor set it up their own way. It ends with the last of
+/// them.
+pub fn broker() -> Arc<PrivateKafka> {
+    static SHARED: Mutex<Weak<PrivateKafka>> = Mutex::new(Weak::new());
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    shared.upgrade().unwrap_or_else(|| {
+        let kafka = Arc::new(PrivateKafka::start().expect("a broker"));
+        *shared = Arc::downgrade(&kafka);
+        kafka
+    })
+}
+
+/// What changes topics.
+pub fn admin(config: &ClientConfig) -> AdminClient<DefaultClientContext> {
+    config.create().expect("a client")
+}
+
+/// Where a partition begins and ends.
+pub fn watermarks(config: &ClientConfig, topic: &str, partition: i32) -> (i64, i64) {
+    consumer(config).fetch_watermarks(topic, partition, PATIENCE).expect("an answer")
+}
+
+/// Waits until a subscriber has these rows, in any order.
+pub async fn shows(client: &mut Subscriber, projection: &str, rows: Value) {
+    let sorted = |mut rows: Vec<Value>| {
+        rows.sort_by_key(Value::to_string);
+        rows
+    };
+    let wanted = sorted(rows.as_array().expect("rows").clone());
+    let mut last = Vec::new();
+    let waiting = async {
+        loop {
+            last = sorted(client.rows(projection));
+            if last == wanted {
+                return;
+            }
+            client.next().await;
+        }
+    };
+    let came = tokio::time::timeout(PATIENCE, waiting).await;
+    assert!(came.is_ok(), "{projection} has {last:?}, not {wanted:?}");
 }
 
 /// A consumer that commits nothing and is in no group, whatever its setting says.
