@@ -13,6 +13,8 @@
 
 pub mod append; // each message is a row
 pub mod upsert; // the key replaces, no value deletes
+pub mod columns; // columns that grow, and give back what a bad message has put in
+pub mod json; // an object a payload
 #[cfg(test)]
 mod testing; // decoders that are easy to follow
 
