@@ -15,6 +15,7 @@ pub mod append; // each message is a row
 pub mod upsert; // the key replaces, no value deletes
 pub mod columns; // columns that grow, and give back what a bad message has put in
 pub mod json; // an object a payload
+pub mod debezium; // what happened to a row, in JSON
 #[cfg(test)]
 mod testing; // decoders that are easy to follow
 
@@ -80,6 +81,14 @@ pub struct Events {
     pub ops: Vec<Op>,
     /// For each row, the place of the message that told it; ascending.
     pub from: Vec<usize>,
+    /// `(row, column)` pairs, ascending, of updates whose value was not sent because it did not change; as in
+    /// [`pipeline::Changes::unchanged`].
+    pub unchanged: Vec<(u32, u32)>,
+    /// For each row, the transaction that its source says it was part of (Debezium's `source.txId`); empty where
+    /// messages tell of none.
+    pub transactions: Vec<Option<u64>>,
+    /// When the last of these was committed at their source, in microseconds since 1970, where messages tell.
+    pub commit_time: Option<i64>,
     /// The messages that told nothing that can be read; ascending.
     pub bad: Vec<Bad>,
 }

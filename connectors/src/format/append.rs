@@ -33,6 +33,7 @@ impl MessageDecoder for Append {
             from: rows.from.into_iter().map(|row| places[row]).collect(),
             columns: rows.columns,
             bad,
+            ..Events::default()
         })
     }
 }

@@ -118,6 +118,7 @@ impl MessageDecoder for Upsert {
             ops: rows.iter().map(|(_, _, value)| value.map_or(Op::Delete, |_| Op::Insert)).collect(),
             from: rows.iter().map(|(message, ..)| *message).collect(),
             bad,
+            ..Events::default()
         })
     }
 }
