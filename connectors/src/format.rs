@@ -16,6 +16,8 @@ pub mod upsert; // the key replaces, no value deletes
 pub mod columns; // columns that grow, and give back what a bad message has put in
 pub mod json; // an object a payload
 pub mod debezium; // what happened to a row, in JSON
+pub mod csv; // a record a payload
+pub mod text; // a value a payload, as text or as bytes
 #[cfg(test)]
 mod testing; // decoders that are easy to follow
 
