@@ -13,6 +13,11 @@
 
 pub mod append; // each message is a row
 pub mod upsert; // the key replaces, no value deletes
+pub mod columns; // columns that grow, and give back what a bad message has put in
+pub mod json; // an object a payload
+pub mod debezium; // what happened to a row, in JSON
+pub mod csv; // a record a payload
+pub mod text; // a value a payload, as text or as bytes
 pub mod encode; // rows as JSON, for topics that are written
 pub mod choice; // which of them a table has
 #[cfg(test)]
@@ -82,14 +87,16 @@ pub struct Events {
     pub ops: Vec<Op>,
     /// For each row, the place of the message that told it; ascending.
     pub from: Vec<usize>,
+    /// `(row, column)` pairs, ascending, of updates whose value was not sent because it did not change; as in
+    /// [`pipeline::Changes::unchanged`].
+    pub unchanged: Vec<(u32, u32)>,
+    /// For each row, the transaction that its source says it was part of (Debezium's `source.txId`); empty where
+    /// messages tell of none.
+    pub transactions: Vec<Option<u64>>,
+    /// When the last of these was committed at their source, in microseconds since 1970, where messages tell.
+    pub commit_time: Option<i64>,
     /// The messages that told nothing that can be read; ascending.
     pub bad: Vec<Bad>,
-    /// `(row, column)` pairs, ascending, of updates whose value was not sent because it did not
-    /// change.
-    pub unchanged: Vec<(u32, u32)>,
-    /// When the last of what they tell was committed where it comes from, in microseconds since
-    /// 1970-01-01 UTC, if they say so.
-    pub commit_time: Option<i64>,
 }
 
 /// Makes what happened to a table of the messages of its topic.

@@ -204,7 +204,7 @@ impl ColumnBuilder {
 }
 
 /// Digits of a `numeric` at a scale. Digits that the scale has no room for must be zero.
-fn decimal(text: &str, scale: i8) -> Result<i256, BadText> {
+pub(crate) fn decimal(text: &str, scale: i8) -> Result<i256, BadText> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
         None => (false, text),
@@ -238,7 +238,7 @@ fn digit_value(digit: u8) -> Result<u8, BadText> {
     if digit.is_ascii_digit() { Ok(digit - b'0') } else { Err(BadText) }
 }
 
-fn hex(text: &str) -> Result<Vec<u8>, BadText> {
+pub(crate) fn hex(text: &str) -> Result<Vec<u8>, BadText> {
     let digits = text.strip_prefix("\\x").ok_or(BadText)?.as_bytes();
     let value = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok()).ok_or(BadText);
     digits
@@ -257,10 +257,21 @@ fn number(text: &str) -> Result<i64, BadText> {
     text.parse().map_err(|_| BadText)
 }
 
-/// Days since 1970-01-01 of a date of the proleptic Gregorian calendar.
+/// Days since 1970-01-01 of a date of the proleptic Gregorian calendar. Years beyond seven digits are none: no type
+/// here reaches that far.
 /// Source: H. Hinnant, "chrono-compatible low-level date algorithms", `days_from_civil`.
-fn days_from_civil(year: i64, month: i64, day: i64) -> Result<i64, BadText> {
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+pub(crate) fn days_from_civil(year: i64, month: i64, day: i64) -> Result<i64, BadText> {
+    if !(-9_999_999..=9_999_999).contains(&year) {
+        return Err(BadText);
+    }
+    let is_leap = year.rem_euclid(4) == 0 && (year.rem_euclid(100) != 0 || year.rem_euclid(400) == 0);
+    let last = match month {
+        1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
+        4 | 6 | 9 | 11 => 30,
+        2 => 28 + i64::from(is_leap),
+        _ => return Err(BadText),
+    };
+    if !(1..=last).contains(&day) {
         return Err(BadText);
     }
     let year = if month <= 2 { year - 1 } else { year };
@@ -284,7 +295,7 @@ fn without_bc(text: &str) -> (&str, bool) {
 }
 
 /// Infinite dates are the ends of the type, as Postgres keeps them.
-fn date(text: &str) -> Result<i32, BadText> {
+pub(crate) fn date(text: &str) -> Result<i32, BadText> {
     match text {
         "infinity" => return Ok(i32::MAX),
         "-infinity" => return Ok(i32::MIN),
@@ -295,12 +306,14 @@ fn date(text: &str) -> Result<i32, BadText> {
 }
 
 /// Microseconds of `13:14:15.678`; `24:00:00` is a day.
-fn time(text: &str) -> Result<i64, BadText> {
+pub(crate) fn time(text: &str) -> Result<i64, BadText> {
     let mut parts = text.splitn(3, ':');
     let mut next = || parts.next().ok_or(BadText);
     let (hours, minutes, seconds) = (number(next()?)?, number(next()?)?, next()?);
     let (seconds, fraction) = seconds.split_once('.').unwrap_or((seconds, ""));
-    if fraction.len() > 6 || hours > 24 || minutes > 59 {
+    let seconds = number(seconds)?;
+    // The last second of a leap minute is the first of the next, as Postgres has it.
+    if fraction.len() > 6 || hours > 24 || minutes > 59 || seconds > 60 {
         return Err(BadText);
     }
     let micros = if fraction.is_empty() {
@@ -308,11 +321,12 @@ fn time(text: &str) -> Result<i64, BadText> {
     } else {
         number(fraction)? * 10_i64.pow(6 - u32::try_from(fraction.len()).map_err(|_| BadText)?)
     };
-    Ok(((hours * 60 + minutes) * 60 + number(seconds)?) * 1_000_000 + micros)
+    let micros = ((hours * 60 + minutes) * 60 + seconds) * 1_000_000 + micros;
+    if hours == 24 && micros > 86_400_000_000 { Err(BadText) } else { Ok(micros) }
 }
 
 /// Microseconds since 1970 of `2024-02-29 13:14:15.678`, with or without an offset such as `+00`.
-fn timestamp(text: &str) -> Result<i64, BadText> {
+pub(crate) fn timestamp(text: &str) -> Result<i64, BadText> {
     match text {
         "infinity" => return Ok(i64::MAX),
         "-infinity" => return Ok(i64::MIN),
@@ -327,7 +341,12 @@ fn timestamp(text: &str) -> Result<i64, BadText> {
             let sign = if offset.starts_with('-') { -1 } else { 1 };
             let mut seconds = 0;
             for (part, unit) in offset[1..].split(':').zip([3600, 60, 1]) {
-                seconds += number(part)? * unit;
+                let part = number(part)?;
+                // Postgres knows none beyond a day; the sum can't overflow.
+                if part > 59 {
+                    return Err(BadText);
+                }
+                seconds += part * unit;
             }
             (clock, sign * seconds)
         }
@@ -340,7 +359,7 @@ fn timestamp(text: &str) -> Result<i64, BadText> {
 }
 
 /// ISO 8601: `P1Y2M-3DT4H5M-6.789S`, each part with its own sign.
-fn interval(text: &str) -> Result<IntervalMonthDayNano, BadText> {
+pub(crate) fn interval(text: &str) -> Result<IntervalMonthDayNano, BadText> {
     let mut rest = text.strip_prefix('P').ok_or(BadText)?;
     let (mut months, mut days, mut nanos) = (0_i64, 0_i64, 0_i64);
     let mut in_time = false;
@@ -355,6 +374,9 @@ fn interval(text: &str) -> Result<IntervalMonthDayNano, BadText> {
         rest = &rest[end + 1..];
         let (sign, digits) = amount.strip_prefix('-').map_or((1, amount), |digits| (-1, digits));
         let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+        if digits.contains('.') && unit != b'S' {
+            return Err(BadText);
+        }
         let whole = sign * number(whole)?;
         let add =
             |total: i64, unit: i64| whole.checked_mul(unit).and_then(|amount| total.checked_add(amount)).ok_or(BadText);
@@ -382,7 +404,7 @@ fn interval(text: &str) -> Result<IntervalMonthDayNano, BadText> {
 }
 
 /// The elements of a one-dimensional array such as `{1,NULL,"a \"b\""}` or `[0:1]={1,2}`.
-fn elements(text: &str) -> Result<Vec<Option<String>>, BadText> {
+pub(crate) fn elements(text: &str) -> Result<Vec<Option<String>>, BadText> {
     let text = match text.strip_prefix('[') {
         Some(bounds) => bounds.split_once('=').ok_or(BadText)?.1,
         None => text,
@@ -455,6 +477,25 @@ mod tests {
         for bad in ["", "2024-02-29", "2024-13-01 00:00:00", "now"] {
             assert_eq!(timestamp(bad), Err(BadText), "{bad}");
         }
+    }
+
+    /// Postgres sends nothing of the kind, but messages of a topic pass through here as well.
+    #[test]
+    fn what_no_clock_shows_is_refused_however_large() {
+        let huge = i64::MAX;
+        for bad in ["2023-02-29", "2024-02-30", "1900-02-29", "2024-04-31", "2024-00-10", "2024-01-00"] {
+            assert_eq!(date(bad), Err(BadText), "{bad}");
+        }
+        assert_eq!(date("2000-02-29"), Ok(11_016));
+        assert_eq!(date("0005-02-29 BC"), Ok(-720_930));
+        assert_eq!(date(&format!("{huge}-01-01")), Err(BadText));
+        for bad in ["24:00:01", "25:00:00", "00:60:00", "00:00:61", &format!("00:00:{huge}"), &format!("{huge}:00:00")]
+        {
+            assert_eq!(time(bad), Err(BadText), "{bad}");
+        }
+        assert_eq!(timestamp(&format!("2024-01-01 00:00:00+{huge}")), Err(BadText));
+        assert_eq!(timestamp("2024-01-01 00:00:00+00:99"), Err(BadText));
+        assert_eq!(interval("P1.5Y"), Err(BadText));
     }
 
     #[test]
