@@ -13,6 +13,7 @@
 
 pub mod append; // each message is a row
 pub mod upsert; // the key replaces, no value deletes
+pub mod registry; // where schemas come from
 #[cfg(test)]
 mod testing; // decoders that are easy to follow
 
