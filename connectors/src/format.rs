@@ -15,6 +15,7 @@ pub mod append; // each message is a row
 pub mod upsert; // the key replaces, no value deletes
 pub mod registry; // where schemas come from
 pub mod avro; // records whose schema a registry has
+pub mod protobuf; // messages whose schema a registry has
 #[cfg(test)]
 mod testing; // decoders that are easy to follow
 

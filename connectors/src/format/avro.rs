@@ -22,25 +22,21 @@ pub mod schema; // schemas in a plain form
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array, new_empty_array, new_null_array};
-use arrow::compute::{concat, take};
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array, new_empty_array, new_null_array};
+use arrow::compute::take;
 use arrow::datatypes::{Field, Fields};
 use arrow::error::ArrowError;
-use arrow::util::display::array_value_to_string;
 use arrow_avro::reader::{Decoder, ReaderBuilder};
 use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, SchemaStore};
 use serde_json::Value;
 
-use self::fit::{Fitted, Unfit, fit};
+use self::fit::{Fitted, Found, Unfit, fit};
 use self::schema::{Root, RootField};
 use super::registry::{Language, Schema, SchemaSource, framed, or_bad};
 use super::{Bad, FormatError, RowDecoder, Rows};
 
 /// Plans that are kept. A topic has few schemas; above this the plans are made anew.
 const PLANS_MAX: usize = 256;
-
-/// Characters of a value that are told.
-const SHOWN_MAX: usize = 60;
 
 /// The frame of what is decoded to learn a default. The schema has one number, so any would do.
 const FRAME: [u8; 5] = [0, 0, 0, 0, 0];
@@ -204,41 +200,6 @@ fn by_schema(payloads: &[&[u8]], bad: &mut Vec<Bad>) -> Vec<(u32, Vec<usize>)> {
     groups
 }
 
-/// Rows in the order in which they were found.
-#[derive(Default)]
-struct Found {
-    /// Pieces of each column.
-    pieces: Vec<Vec<ArrayRef>>,
-    from: Vec<usize>,
-}
-
-impl Found {
-    fn push(&mut self, columns: Vec<ArrayRef>, from: impl IntoIterator<Item = usize>) {
-        self.from.extend(from);
-        self.pieces.push(columns);
-    }
-
-    /// As columns, in the order of the messages.
-    fn in_order(self, fields: &Fields) -> Result<(Vec<ArrayRef>, Vec<usize>), ArrowError> {
-        let mut columns = Vec::with_capacity(fields.len());
-        for (place, field) in fields.iter().enumerate() {
-            columns.push(match &*self.pieces {
-                [] => new_empty_array(field.data_type()),
-                [only] => Arc::clone(&only[place]),
-                pieces => concat(&pieces.iter().map(|columns| &*columns[place] as &dyn Array).collect::<Vec<_>>())?,
-            });
-        }
-        if self.from.is_sorted() {
-            return Ok((columns, self.from));
-        }
-        let mut order: Vec<(usize, u32)> = self.from.into_iter().zip(0..).collect();
-        order.sort_unstable();
-        let places = UInt32Array::from_iter_values(order.iter().map(|(_, place)| *place));
-        let columns = columns.iter().map(|column| take(column, &places, None)).collect::<Result<_, _>>()?;
-        Ok((columns, order.into_iter().map(|(from, _)| from).collect()))
-    }
-}
-
 /// Where a wanted column comes from.
 enum Origin {
     /// A column that is decoded.
@@ -334,7 +295,7 @@ impl Plan {
         let mut runs = vec![places];
         while let Some(run) = runs.pop() {
             match self.run(payloads, run) {
-                Ok(columns) => self.take(&columns, run, found, bad)?,
+                Ok(read) => found.push(self.wanted(&read, run.len())?, &self.fields, run, BTreeMap::new(), bad)?,
                 Err(Failed { at: Some(at), reason }) => {
                     bad.push(Bad { message: run[at], reason });
                     let (before, after) = (&run[..at], &run[at + 1..]);
@@ -371,45 +332,14 @@ impl Plan {
         }
     }
 
-    /// Takes the wanted columns of a run, and tells the rows that don't fit.
-    fn take(&self, read: &[ArrayRef], run: &[usize], found: &mut Found, bad: &mut Vec<Bad>) -> Result<(), FormatError> {
-        let mut columns = Vec::with_capacity(self.origins.len());
-        let mut misfits: BTreeMap<usize, String> = BTreeMap::new();
-        for (origin, field) in self.origins.iter().zip(&self.fields) {
-            columns.push(match origin {
-                Origin::Constant(value) => take(value, &UInt32Array::from(vec![0; run.len()]), None)?,
-                Origin::Read(place) => {
-                    let fitted = fit(&read[*place], field.data_type()).map_err(|unfit| match unfit {
-                        Unfit::Arrow(error) => error,
-                        Unfit::Types(from, to) => ArrowError::CastError(format!("{from} as {to}")),
-                    })?;
-                    for row in fitted.misfits {
-                        misfits.entry(row).or_insert_with(|| misfit(field, &read[*place], row));
-                    }
-                    fitted.column
-                }
-            });
-        }
-        if misfits.is_empty() {
-            found.push(columns, run.iter().copied());
-            return Ok(());
-        }
-        let rows: Vec<usize> = misfits.keys().copied().collect();
-        let (columns, left) = fit::without(columns, run.len(), &rows)?;
-        bad.extend(misfits.into_iter().map(|(row, reason)| Bad { message: run[row], reason }));
-        found.push(columns, left.into_iter().map(|row| run[row]));
-        Ok(())
+    /// The wanted columns of a run, with the types that they are read with.
+    fn wanted(&self, read: &[ArrayRef], rows: usize) -> Result<Vec<ArrayRef>, ArrowError> {
+        let column = |origin: &Origin| match origin {
+            Origin::Read(place) => Ok(Arc::clone(&read[*place])),
+            Origin::Constant(value) => take(value, &UInt32Array::from(vec![0; rows]), None),
+        };
+        self.origins.iter().map(column).collect()
     }
-}
-
-/// What is told of a value that doesn't fit.
-fn misfit(field: &Field, column: &ArrayRef, row: usize) -> String {
-    let value = array_value_to_string(column, row).unwrap_or_default();
-    let value = match value.char_indices().nth(SHOWN_MAX) {
-        Some((end, _)) => format!("{}…", &value[..end]),
-        None => value,
-    };
-    format!("`{}` is {value}, which is not exactly a value of {}", field.name(), field.data_type())
 }
 
 fn decoded(decoder: &mut Decoder, payloads: &[&[u8]], run: &[usize]) -> Result<RecordBatch, Failed> {

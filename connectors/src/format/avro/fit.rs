@@ -3,19 +3,24 @@
 //! A value fits when it comes back as it was: `cast(cast(value)) = value`. One that doesn't is told by its
 //! row; it is never NULL, and never another value.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, ListArray, MapArray, StringArray, StructArray, UInt32Array, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, ListArray, MapArray, StringArray, StructArray, UInt32Array,
+    new_empty_array, new_null_array,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::kernels::cmp::distinct;
-use arrow::compute::{CastOptions, cast_with_options, interleave, take};
+use arrow::compute::{CastOptions, cast_with_options, concat, interleave, take};
 use arrow::datatypes::{
     DataType, Decimal128Type, Decimal256Type, DecimalType, Field, FieldRef, Fields, Time64MicrosecondType, TimeUnit,
     TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
 };
 use arrow::error::ArrowError;
+use arrow::util::display::array_value_to_string;
+
+use crate::format::Bad;
 
 /// Why no values fit.
 #[derive(Debug)]
@@ -68,12 +73,21 @@ pub fn fit(column: &ArrayRef, wanted: &DataType) -> Result<Fitted, Unfit> {
         }
         (Map(..), Map(entries, is_sorted)) => {
             let map = column.as_map();
-            let pairs: ArrayRef = Arc::new(map.entries().clone());
+            let pairs: ArrayRef = pairs(map, entries.data_type())?;
             let of = Lists { offsets: map.offsets(), values: &pairs, column };
             of.fit(entries.data_type(), |pairs| {
                 let (offsets, nulls) = (map.offsets().clone(), map.nulls().cloned());
                 let pairs = pairs.as_struct().clone();
                 Ok(Arc::new(MapArray::try_new(Arc::clone(entries), offsets, pairs, nulls, *is_sorted)?))
+            })
+        }
+        (Map(..), List(item)) => {
+            let map = column.as_map();
+            let pairs: ArrayRef = pairs(map, item.data_type())?;
+            let of = Lists { offsets: map.offsets(), values: &pairs, column };
+            of.fit(item.data_type(), |pairs| {
+                let (offsets, nulls) = (map.offsets().clone(), map.nulls().cloned());
+                Ok(Arc::new(ListArray::try_new(Arc::clone(item), offsets, pairs, nulls)?))
             })
         }
         (Union(..), _) => union(column, wanted),
@@ -157,6 +171,18 @@ fn structs(column: &StructArray, fields: &Fields) -> Result<Fitted, Unfit> {
     misfits.retain(|&row| column.is_valid(row));
     let column = StructArray::try_new_with_length(fields.clone(), children, column.nulls().cloned(), column.len())?;
     Ok(Fitted { column: Arc::new(column), misfits })
+}
+
+/// The entries of a map, with the names that are wanted for keys and values.
+fn pairs(map: &MapArray, wanted: &DataType) -> Result<ArrayRef, Unfit> {
+    let (_, columns, nulls) = map.entries().clone().into_parts();
+    let wanted = match wanted {
+        DataType::Struct(fields) if fields.len() == columns.len() => fields,
+        other => return Err(Unfit::Types(map.data_type().clone(), other.clone())),
+    };
+    let named = |(column, field): (&ArrayRef, &FieldRef)| Field::new(field.name(), column.data_type().clone(), true);
+    let fields: Fields = columns.iter().zip(wanted).map(named).collect();
+    Ok(Arc::new(StructArray::try_new(fields, columns, nulls)?))
 }
 
 /// The same values without NULLs, with any value in their places; for rows that are not used.
@@ -314,16 +340,87 @@ fn engine_field(name: &str, field: &FieldRef, nullable: bool) -> Result<FieldRef
     Ok(Arc::new(Field::new(name, engine_type(field)?, nullable)))
 }
 
-/// Rows without the misfits: `(columns, rows that are left)`.
-pub fn without(
-    columns: Vec<ArrayRef>,
-    rows: usize,
-    misfits: &[usize],
-) -> Result<(Vec<ArrayRef>, Vec<usize>), ArrowError> {
-    let left: Vec<usize> = (0..rows).filter(|row| misfits.binary_search(row).is_err()).collect();
-    let places: UInt32Array = left.iter().map(|&row| u32::try_from(row).ok()).collect();
-    let columns = columns.iter().map(|column| take(column, &places, None)).collect::<Result<_, _>>()?;
-    Ok((columns, left))
+/// Rows that were made of messages, in the order in which they were found.
+#[derive(Default)]
+pub struct Found {
+    /// Pieces of each column.
+    pieces: Vec<Vec<ArrayRef>>,
+    from: Vec<usize>,
 }
+
+impl Found {
+    /// Takes the rows of the messages `run`: a column for each of `fields`, of whatever type it was read
+    /// with. Rows in `misfits` can't be used, for the reasons there, and so can't those that don't fit.
+    ///
+    /// # Errors
+    /// When types don't go together, which whoever calls has found out before.
+    pub fn push(
+        &mut self,
+        read: Vec<ArrayRef>,
+        fields: &Fields,
+        run: &[usize],
+        mut misfits: BTreeMap<usize, String>,
+        bad: &mut Vec<Bad>,
+    ) -> Result<(), ArrowError> {
+        let mut columns = Vec::with_capacity(read.len());
+        for (column, field) in read.iter().zip(fields) {
+            let fitted = fit(column, field.data_type()).map_err(|unfit| match unfit {
+                Unfit::Arrow(error) => error,
+                Unfit::Types(from, to) => ArrowError::CastError(format!("{from} as {to}")),
+            })?;
+            for row in fitted.misfits {
+                misfits.entry(row).or_insert_with(|| misfit(field, column, row));
+            }
+            columns.push(fitted.column);
+        }
+        if misfits.is_empty() {
+            self.from.extend(run);
+        } else {
+            let left: Vec<usize> = (0..run.len()).filter(|row| !misfits.contains_key(row)).collect();
+            let places: UInt32Array = left.iter().map(|&row| u32::try_from(row).ok()).collect();
+            columns = columns.iter().map(|column| take(column, &places, None)).collect::<Result<_, _>>()?;
+            self.from.extend(left.into_iter().map(|row| run[row]));
+            bad.extend(misfits.into_iter().map(|(row, reason)| Bad { message: run[row], reason }));
+        }
+        self.pieces.push(columns);
+        Ok(())
+    }
+
+    /// As columns, in the order of the messages.
+    ///
+    /// # Errors
+    /// A mistake of ours.
+    pub fn in_order(self, fields: &Fields) -> Result<(Vec<ArrayRef>, Vec<usize>), ArrowError> {
+        let mut columns = Vec::with_capacity(fields.len());
+        for (place, field) in fields.iter().enumerate() {
+            columns.push(match &*self.pieces {
+                [] => new_empty_array(field.data_type()),
+                [only] => Arc::clone(&only[place]),
+                pieces => concat(&pieces.iter().map(|columns| &*columns[place] as &dyn Array).collect::<Vec<_>>())?,
+            });
+        }
+        if self.from.is_sorted() {
+            return Ok((columns, self.from));
+        }
+        let mut order: Vec<(usize, u32)> = self.from.into_iter().zip(0..).collect();
+        order.sort_unstable();
+        let places = UInt32Array::from_iter_values(order.iter().map(|(_, place)| *place));
+        let columns = columns.iter().map(|column| take(column, &places, None)).collect::<Result<_, _>>()?;
+        Ok((columns, order.into_iter().map(|(from, _)| from).collect()))
+    }
+}
+
+/// What is told of a value that doesn't fit.
+fn misfit(field: &Field, column: &ArrayRef, row: usize) -> String {
+    let value = array_value_to_string(column, row).unwrap_or_default();
+    let value = match value.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => format!("{}…", &value[..end]),
+        None => value,
+    };
+    format!("`{}` is {value}, which is not exactly a value of {}", field.name(), field.data_type())
+}
+
+/// Characters of a value that are told.
+const SHOWN_MAX: usize = 60;
 
 const DAY_MICROS: i64 = 86_400_000_000;
