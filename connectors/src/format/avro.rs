@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Read [`schema`] first: it brings what registries give out into a plain form. Each id has a plan of its
-//! own, which reads the wanted fields with the writer's types and skips the others; [`fit`] makes the wanted
+//! own, which reads the wanted fields with the writer's types and skips the others; [`mod@fit`] makes the wanted
 //! types of them. What the writer does not have is the default that the newest schema gives it, or NULL.
 //!
 //! **Finding who failed.** A truncated body leaves half a row in `arrow-avro`'s columns, and takes the batch
