@@ -20,6 +20,9 @@ pub mod csv; // a record a payload
 pub mod text; // a value a payload, as text or as bytes
 pub mod encode; // rows as JSON, for topics that are written
 pub mod choice; // which of them a table has
+pub mod registry; // where schemas come from
+pub mod avro; // records whose schema a registry has
+pub mod protobuf; // messages whose schema a registry has
 #[cfg(test)]
 mod testing; // decoders that are easy to follow
 
