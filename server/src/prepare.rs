@@ -13,7 +13,7 @@ use sql::{Diagnostic, Diagnostics, Plan, Project, TableDeclaration, TableShape, 
 use crate::auth;
 
 /// What tables can be read from. A new connector is a line here.
-pub const CONNECTORS: &[Connector] = &[connectors::postgres::CONNECTOR];
+pub const CONNECTORS: &[Connector] = &[connectors::postgres::CONNECTOR, connectors::generator::CONNECTOR];
 
 /// A project that can run.
 pub struct Prepared {
