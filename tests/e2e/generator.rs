@@ -234,3 +234,29 @@ async fn an_auction_house_is_as_postgres_has_it() {
     ];
     is_as_postgres_has_it(Shape::Nexmark, HOUSE, &projections).await;
 }
+
+/// The types that the documentation gives are those that the tables have: with and without asking.
+#[tokio::test]
+async fn columns_may_be_declared_as_they_are_documented() {
+    let docs = fs::read_to_string(xtask::root().join("docs/generator.md")).expect("the documentation");
+    let mut sql = String::new();
+    for (shape, table) in
+        [("storefront", "orders"), ("storefront", "order_lines"), ("nexmark", "auction"), ("nexmark", "bid")]
+    {
+        let row =
+            docs.lines().find_map(|line| line.strip_prefix(&format!("| `{table}` | "))).expect("a row of a table");
+        let columns = row.trim_end_matches(" |").replace('`', "");
+        let key = match table {
+            "orders" => ", PRIMARY KEY (id)",
+            "order_lines" => ", PRIMARY KEY (order_id, line)",
+            _ => "",
+        };
+        sql += &format!("CREATE TABLE {table} ({columns}{key}) WITH (connector = 'generator', shape = '{shape}');");
+        sql += &format!("CREATE MATERIALIZED VIEW all_{table} AS SELECT * FROM {table};");
+    }
+    let project = ProjectFolder::of(&sql);
+    for ask in [Ask::Databases, Ask::Nobody] {
+        let prepared = prepare(project.path(), ask).await.unwrap_or_else(|wrong| panic!("{ask:?}: {wrong}"));
+        assert_eq!(prepared.plan.projections.len(), 4);
+    }
+}

@@ -42,7 +42,7 @@ impl Kind {
         }
     }
 
-    /// The type's name in a project's SQL.
+    /// The type's name in a project's SQL, where a moment without digits is one of nanoseconds.
     #[must_use]
     pub fn sql(self) -> &'static str {
         match self {
@@ -50,8 +50,8 @@ impl Kind {
             Kind::Long => "BIGINT",
             Kind::Text => "TEXT",
             Kind::Money => "NUMERIC(10,2)",
-            Kind::Moment => "TIMESTAMP",
-            Kind::MomentUtc => "TIMESTAMPTZ",
+            Kind::Moment => "TIMESTAMP(6)",
+            Kind::MomentUtc => "TIMESTAMPTZ(6)",
         }
     }
 }

@@ -5,8 +5,8 @@
 //!          └─────────── counted by `at_work` ─┘
 //! ```
 //!
-//! It runs for ever in bounded memory: with [`Shop::busy`] orders at work nobody buys, and delivered
-//! orders are cleared away faster than they come about.
+//! It runs for ever in bounded memory: with as many orders at work as it takes on
+//! nobody buys, and delivered orders are cleared away faster than they come about.
 
 use std::collections::{BTreeMap, BTreeSet};
 
