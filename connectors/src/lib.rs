@@ -13,6 +13,7 @@
 
 pub mod source; // the words that all sources share
 pub mod postgres; // a database by its log
+pub mod generator; // worlds that are made up, for those who have no database at hand
 pub mod format; // what the bytes of messages mean
 #[cfg(feature = "kafka")]
 pub mod kafka; // topics of a cluster

@@ -11,8 +11,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::demo::{Demo, Shape};
 use crate::prepare::{Ask, Prepared, prepare};
-use crate::run::{RunOptions, start};
+use crate::run::{RunOptions, Running, start};
 
 /// How long a running server may take to say how it is.
 const HEALTH_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
@@ -22,7 +23,7 @@ const HEALTH_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 #[command(
     name = "deltafront",
     version,
-    after_help = "Examples:\n  deltafront check examples/storefront\n  deltafront explain examples/storefront open_orders\n  deltafront run examples/storefront --listen 127.0.0.1:8080"
+    after_help = "Examples:\n  deltafront demo                          # a project that needs nothing, to look at\n  deltafront check examples/storefront\n  deltafront explain examples/storefront open_orders\n  deltafront run examples/storefront --listen 127.0.0.1:8080"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -36,6 +37,11 @@ enum Command {
         after_help = "Examples:\n  SHOP_DB=postgres://me:secret@db/shop deltafront run shop\n  deltafront run shop --listen 0.0.0.0:8080   # for all who reach this machine; policies and [auth] say what each sees\n\nRUST_LOG=debug shows more."
     )]
     Run(RunArgs),
+    /// Serve a project that is in the program, with rows that are made up: no database is needed
+    #[command(
+        after_help = "Examples:\n  deltafront demo\n  deltafront demo --rate 500 --listen 127.0.0.1:9000\n  deltafront demo --shape nexmark --rate 50\n  deltafront demo --write shop   # its files, to start from\n\nThe same seed gives the same rows and changes in the same order."
+    )]
+    Demo(DemoArgs),
     /// Find every mistake in a project; exits with 1 when there is any
     #[command(
         after_help = "Examples:\n  deltafront check shop\n  deltafront check shop --offline   # asks no database; columns must be declared"
@@ -59,6 +65,28 @@ struct RunArgs {
     /// Listen here in place of where deltafront.toml says (127.0.0.1:8080)
     #[arg(long, env = "DELTAFRONT_LISTEN", value_parser = sql::config::address)]
     listen: Option<SocketAddr>,
+    /// Log lines as JSON
+    #[arg(long)]
+    log_json: bool,
+}
+
+#[derive(Debug, Args)]
+struct DemoArgs {
+    /// What it is about
+    #[arg(long, value_enum, default_value = "storefront")]
+    shape: Shape,
+    /// Transactions a second, such as 50 or 0.5; 0 is as fast as it goes
+    #[arg(long, default_value = "5", value_parser = connectors::generator::options::rate)]
+    rate: f64,
+    /// Decides all rows
+    #[arg(long, default_value = "7")]
+    seed: u64,
+    /// Listen here
+    #[arg(long, env = "DELTAFRONT_LISTEN", default_value = "127.0.0.1:8080", value_parser = sql::config::address)]
+    listen: SocketAddr,
+    /// Write the project's files to this folder, and serve nothing
+    #[arg(long, value_name = "FOLDER")]
+    write: Option<PathBuf>,
     /// Log lines as JSON
     #[arg(long)]
     log_json: bool,
@@ -102,6 +130,7 @@ pub fn main(cli: Cli) -> ExitCode {
     runtime.block_on(async {
         match cli.command {
             Command::Run(args) => run(args).await,
+            Command::Demo(args) => demo(args).await,
             Command::Check(args) => check(&args).await,
             Command::Explain(args) => explain(&args).await,
             Command::Health(args) => health(&args).await,
@@ -177,17 +206,52 @@ async fn explain(args: &ExplainArgs) -> ExitCode {
 async fn run(args: RunArgs) -> ExitCode {
     start_logging(args.log_json);
     let options = RunOptions { listen: args.listen, ..RunOptions::default() };
-    let mut running = match start(&args.folder, options).await {
+    let running = match start(&args.folder, options).await {
         Ok(running) => running,
-        Err(error) => {
-            return match error.downcast_ref::<Diagnostics>() {
-                Some(wrong) => fail(&wrong.to_string()),
-                None => fail(&format!("error: {error:#}")),
-            };
-        }
+        Err(error) => return not_started(&error),
     };
-    let address = running.address;
-    tracing::info!("serving on http://{address}/ (REST at /v1/projections, WebSocket at /v1/socket)");
+    tracing::info!("serving on http://{}/ (REST at /v1/projections, WebSocket at /v1/socket)", running.address);
+    until_interrupted(running).await
+}
+
+async fn demo(args: DemoArgs) -> ExitCode {
+    let demo = Demo { shape: args.shape, seed: args.seed, rate: args.rate };
+    if let Some(folder) = &args.write {
+        return match demo.write(folder) {
+            Ok(()) => {
+                let folder = folder.display();
+                println!(
+                    "{folder} is a project now: change its files, and\n  deltafront check {folder}\n  deltafront run {folder}"
+                );
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(&format!("error: {error:#}")),
+        };
+    }
+    start_logging(args.log_json);
+    let options = RunOptions { listen: Some(args.listen), ..RunOptions::default() };
+    let started = match demo.write_temporary() {
+        Ok(folder) => start(folder.path(), options).await,
+        Err(error) => Err(error),
+    };
+    let running = match started {
+        Ok(running) => running,
+        Err(error) => return not_started(&error),
+    };
+    eprintln!("\n     open http://{}/", running.address);
+    eprintln!("     make it yours: deltafront demo --write shop");
+    eprintln!("     Ctrl-C ends it, and nothing is left behind\n");
+    until_interrupted(running).await
+}
+
+fn not_started(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref::<Diagnostics>() {
+        Some(wrong) => fail(&wrong.to_string()),
+        None => fail(&format!("error: {error:#}")),
+    }
+}
+
+async fn until_interrupted(mut running: Running) -> ExitCode {
     let failed = tokio::select! {
         () = interrupted() => None,
         what = running.failed() => Some(what),

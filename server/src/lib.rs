@@ -13,4 +13,5 @@ pub mod engine; // the thread that owns the program
 pub mod health; // what the program says of itself
 pub mod staleness; // what a lost source means for those who look
 pub mod auth; // [auth] to what checks tokens
+pub mod demo; // projects that are in the program
 pub mod cli; // the command line

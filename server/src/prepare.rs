@@ -17,6 +17,7 @@ use crate::auth;
 /// What tables can be read from. A new connector is a line here.
 pub const CONNECTORS: &[Connector] = &[
     connectors::postgres::CONNECTOR,
+    connectors::generator::CONNECTOR,
     #[cfg(feature = "kafka")]
     connectors::kafka::CONNECTOR,
 ];

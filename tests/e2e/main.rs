@@ -3,6 +3,7 @@
 mod answers; // what a client accumulates is what Postgres answers
 mod atomic; // transactions are atomic to the eye
 mod changes; // keys, large values, truncation, whole-row identity
+mod generator; // rows that are made up
 mod handover; // from the copy to the stream
 mod http; // REST, health, metrics
 mod mistakes; // databases that can't be read, and data that can't be served

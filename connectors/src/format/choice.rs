@@ -1,24 +1,34 @@
 //! Which formats a table's messages have, as a project says.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::compute::kernels::cast_utils::Parser;
 use arrow::datatypes::{Field, Fields, TimestampMillisecondType};
 
 use super::append::Append;
+use super::avro::{self, AvroRows};
+use super::columns::Unreadable;
+use super::csv::{CsvOptions, CsvRows};
+use super::debezium::Debezium;
+use super::json::JsonRows;
+use super::protobuf::{self, ProtobufRows};
+use super::registry::{Registry, RegistryOptions, SchemaError};
+use super::text::{BytesRows, TextRows};
 use super::upsert::Upsert;
 use super::{MessageDecoder, RowDecoder};
 use crate::source::Problem;
 use crate::topic::options::Mode;
 
 /// The formats of a table's messages.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Formats {
     value: Name,
     key: Name,
-    registry: Option<RegistryAddress>,
-    csv_delimiter: u8,
-    csv_null: String,
+    registry: Option<Registry>,
+    csv: CsvOptions,
+    /// Whether Debezium writes decimals as digits (`decimal.handling.mode=string`).
+    has_decimal_digits: bool,
 }
 
 /// A format by its name.
@@ -43,18 +53,9 @@ const NAMES: [(&str, Name); 7] = [
     ("bytes", Name::Bytes),
 ];
 
-/// Where schemas are registered.
-#[derive(Clone)]
-struct RegistryAddress {
-    urls: String,
-    authorities: Option<String>,
-    token: Option<String>,
-}
-
-impl std::fmt::Debug for RegistryAddress {
+impl std::fmt::Debug for Formats {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Its address may hold a password.
-        f.write_str("RegistryAddress")
+        write!(f, "{:?} with keys of {:?}", self.value, self.key)
     }
 }
 
@@ -106,27 +107,46 @@ impl Formats {
                 "write key_format = 'json', 'text', 'avro', 'protobuf' or 'bytes'",
             ));
         }
-        let registry = options.remove("registry").map(|urls| RegistryAddress {
-            urls,
-            authorities: options.remove("registry_ca"),
-            token: options.remove("registry_token"),
+        let registry = options.remove("registry").map(|urls| {
+            Registry::new(&RegistryOptions {
+                urls: urls.split(',').map(|url| url.trim().to_owned()).collect(),
+                token: options.remove("registry_token"),
+                authorities: options.remove("registry_ca").map(Into::into),
+                ..RegistryOptions::default()
+            })
         });
+        let registry = registry.transpose().map_err(|error| {
+            problem(
+                error.to_string(),
+                "write registry = 'http://user:password@registry:8081', or several with commas between",
+            )
+        })?;
         if registry.is_none() && [value, key].iter().any(|name| matches!(name, Name::Avro | Name::Protobuf)) {
             return Err(problem(
                 "avro and protobuf are read with the schemas of a registry, and none is named".to_owned(),
                 "add registry = 'http://registry:8081'",
             ));
         }
-        let csv_delimiter = match options.remove("csv_delimiter").as_deref() {
+        let delimiter = match options.remove("csv_delimiter").as_deref() {
             None => b',',
             Some("\\t" | "tab") => b'\t',
             Some(text) => match text.as_bytes() {
-                [byte] => *byte,
+                [byte] if byte.is_ascii() => *byte,
                 _ => return Err(problem(format!("`{text}` is no delimiter"), "write one ASCII character, or 'tab'")),
             },
         };
-        let csv_null = options.remove("csv_null").unwrap_or_default();
-        Ok(Formats { value, key, registry, csv_delimiter, csv_null })
+        let csv = CsvOptions { delimiter, null: options.remove("csv_null").unwrap_or_default() };
+        let has_decimal_digits = match options.remove("debezium_decimals").as_deref() {
+            None | Some("precise") => false,
+            Some("string") => true,
+            Some(text) => {
+                return Err(problem(
+                    format!("`{text}` is no way in which Debezium writes decimals"),
+                    "write debezium_decimals = 'string' where its decimal.handling.mode is string, and 'precise' otherwise",
+                ));
+            }
+        };
+        Ok(Formats { value, key, registry, csv, has_decimal_digits })
     }
 
     /// Whether messages say what was before and what is after.
@@ -139,32 +159,89 @@ impl Formats {
     ///
     /// # Errors
     /// When the format does not tell, or the registry does not answer.
-    pub fn columns(&self, table: &str, _topic: &str) -> Result<Vec<Field>, Problem> {
-        Err(Problem {
-            table: Some(table.to_owned()),
-            what: "messages of this format do not say which columns they have".to_owned(),
-            remedy: "declare the columns: CREATE TABLE name (id BIGINT, …) WITH (…)".to_owned(),
-        })
+    pub fn columns(&self, table: &str, topic: &str) -> Result<Vec<Field>, Problem> {
+        let problem =
+            |what: String, remedy: &str| Problem { table: Some(table.to_owned()), what, remedy: remedy.to_owned() };
+        let (Name::Avro | Name::Protobuf, Some(registry)) = (self.value, &self.registry) else {
+            return Err(problem(
+                "messages of this format do not say which columns they have".to_owned(),
+                "declare the columns: CREATE TABLE name (id BIGINT, …) WITH (…)",
+            ));
+        };
+        let subject = format!("{topic}-value");
+        let latest = match registry.latest(&subject) {
+            Ok(Some(latest)) => latest,
+            Ok(None) => {
+                let what = format!("the registry has no schema of the subject {subject}");
+                return Err(problem(what, "register one, or declare the columns"));
+            }
+            Err(SchemaError::Bad(reason) | SchemaError::Unavailable(reason)) => {
+                return Err(problem(
+                    format!("the schema of {subject} can't be had: {reason}"),
+                    "start the registry, or check its address; `check --offline` asks nobody",
+                ));
+            }
+        };
+        let columns = if self.value == Name::Avro { avro::columns(&latest) } else { protobuf::columns(&latest) };
+        columns.map_err(|reason| problem(format!("{subject}: {reason}"), "declare the columns that are wanted"))
     }
 
     /// What reads messages.
     ///
     /// # Errors
-    /// When there is no reading of such messages into such columns, or the registry is not there.
+    /// When there is no reading of such messages into such columns.
     pub fn open(&self, wanted: Wanted<'_>) -> Result<Box<dyn MessageDecoder>, Problem> {
-        let values = self.rows(self.value, &wanted, wanted.fields)?;
-        Ok(match wanted.mode {
-            Mode::Append | Mode::Debezium => Box::new(Append::new(values)),
-            Mode::Upsert => {
-                let fields: Fields = wanted.key.iter().map(|&place| wanted.fields[place].clone()).collect();
-                let names = fields.iter().map(|field| field.name().clone()).collect();
-                Box::new(Upsert::new(self.rows(self.key, &wanted, &fields)?, values, wanted.key, names))
-            }
+        self.try_open(&wanted).map_err(|what| Problem {
+            table: Some(wanted.table.to_owned()),
+            what,
+            remedy:
+                "declare the column with a type that docs/formats.md has for this format; TEXT takes what it is in JSON"
+                    .to_owned(),
         })
     }
 
-    fn rows(&self, _name: Name, _wanted: &Wanted<'_>, _fields: &Fields) -> Result<Box<dyn RowDecoder>, Problem> {
-        unimplemented!()
+    fn try_open(&self, wanted: &Wanted<'_>) -> Result<Box<dyn MessageDecoder>, String> {
+        if wanted.mode == Mode::Debezium {
+            let debezium = Debezium::new(wanted.fields, wanted.key.clone()).map_err(|error| error.to_string())?;
+            let debezium = if self.has_decimal_digits { debezium.with_decimals_as_digits() } else { debezium };
+            return Ok(Box::new(debezium));
+        }
+        // A text is one value, and says nothing of its key.
+        let is_bare = wanted.mode == Mode::Upsert && matches!(self.value, Name::Text | Name::Bytes);
+        let in_values = |place: &usize| !is_bare || !wanted.key.contains(place);
+        let of_values: Fields =
+            (0..wanted.fields.len()).filter(in_values).map(|place| Arc::clone(&wanted.fields[place])).collect();
+        let values = self.rows(self.value, wanted.topic, &of_values, "value")?;
+        if wanted.mode == Mode::Append {
+            return Ok(Box::new(Append::new(values)));
+        }
+        let fields: Fields = wanted.key.iter().map(|&place| Arc::clone(&wanted.fields[place])).collect();
+        let names = fields.iter().map(|field| field.name().clone()).collect();
+        let keys = self.rows(self.key, wanted.topic, &fields, "key")?;
+        let upsert = Upsert::new(keys, values, wanted.key.clone(), names, wanted.fields.len());
+        Ok(Box::new(if is_bare { upsert.without_key_in_values() } else { upsert }))
+    }
+
+    /// What reads keys or values, as `part` says.
+    fn rows(&self, name: Name, topic: &str, fields: &Fields, part: &str) -> Result<Box<dyn RowDecoder>, String> {
+        let of_one = || match &fields[..] {
+            [field] => Ok(field),
+            fields => Err(format!("a {part} of text or bytes is one column, and there are {}", fields.len())),
+        };
+        let wrong = |error: Unreadable| error.to_string();
+        let subject = || match &self.registry {
+            Some(registry) => Ok(registry.subject(&format!("{topic}-{part}"))),
+            None => Err("no registry is named".to_owned()),
+        };
+        Ok(match name {
+            Name::Json if part == "key" => Box::new(JsonRows::of_keys(fields).map_err(wrong)?),
+            Name::Json | Name::DebeziumJson => Box::new(JsonRows::new(fields).map_err(wrong)?),
+            Name::Avro => Box::new(AvroRows::new(fields, subject()?)),
+            Name::Protobuf => Box::new(ProtobufRows::new(fields, subject()?)),
+            Name::Csv => Box::new(CsvRows::new(fields, self.csv.clone()).map_err(wrong)?),
+            Name::Text => Box::new(TextRows::new(of_one()?).map_err(wrong)?),
+            Name::Bytes => Box::new(BytesRows::new(of_one()?).map_err(wrong)?),
+        })
     }
 }
 

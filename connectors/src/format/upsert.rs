@@ -17,6 +17,8 @@ pub struct Upsert {
     key: Vec<usize>,
     /// Their names, in that order.
     key_names: Vec<String>,
+    /// For each column of the table, which column of `values` it is.
+    of_values: Vec<Option<usize>>,
 }
 
 impl Upsert {
@@ -28,8 +30,19 @@ impl Upsert {
         values: Box<dyn RowDecoder>,
         key: Vec<usize>,
         key_names: Vec<String>,
+        columns: usize,
     ) -> Upsert {
-        Upsert { keys, values, key, key_names }
+        Upsert { keys, values, key, key_names, of_values: (0..columns).map(Some).collect() }
+    }
+
+    /// The same, where values have all columns but those of the key.
+    #[must_use]
+    pub fn without_key_in_values(mut self) -> Upsert {
+        let mut next = 0..;
+        for (column, of_values) in self.of_values.iter_mut().enumerate() {
+            *of_values = if self.key.contains(&column) { None } else { next.next() };
+        }
+        self
     }
 
     /// The rows of keys whose row of a value names another key: `(row of keys, which column)`.
@@ -43,7 +56,8 @@ impl Upsert {
         let of_keys = UInt32Array::from_iter_values(pairs.iter().map(|pair| pair.0));
         let of_values = UInt32Array::from_iter_values(pairs.iter().map(|pair| pair.1));
         for (place, &column) in self.key.iter().enumerate() {
-            let value = take(&values.columns[column], &of_values, None)?;
+            let Some(of_column) = self.of_values[column] else { continue };
+            let value = take(&values.columns[of_column], &of_values, None)?;
             if value.null_count() == value.len() {
                 continue;
             }
@@ -106,11 +120,12 @@ impl MessageDecoder for Upsert {
 
         let of_keys = UInt32Array::from_iter_values(rows.iter().map(|(_, key, _)| *key));
         let of_values: UInt32Array = rows.iter().map(|(_, _, value)| *value).collect();
-        let mut columns = Vec::with_capacity(values.columns.len());
-        for (column, values) in values.columns.iter().enumerate() {
-            columns.push(match self.key.iter().position(|key| *key == column) {
-                Some(place) => chosen(&keys.columns[place], &of_keys)?,
-                None => chosen(values, &of_values)?,
+        let mut columns = Vec::with_capacity(self.of_values.len());
+        for (column, of_column) in self.of_values.iter().enumerate() {
+            columns.push(match (self.key.iter().position(|key| *key == column), of_column) {
+                (Some(place), _) => chosen(&keys.columns[place], &of_keys)?,
+                (None, Some(of_column)) => chosen(&values.columns[*of_column], &of_values)?,
+                (None, None) => unreachable!("a column that is none of the key is one of values"),
             });
         }
         Ok(Events {
@@ -151,7 +166,7 @@ mod tests {
             .iter()
             .map(|(key, value)| Payload { key: key.map(str::as_bytes), value: value.map(str::as_bytes) })
             .collect();
-        let mut upsert = Upsert::new(Box::new(Numbers), Box::new(Pairs), vec![0], vec!["a".to_owned()]);
+        let mut upsert = Upsert::new(Box::new(Numbers), Box::new(Pairs), vec![0], vec!["a".to_owned()], 2);
         let events = upsert.decode(&messages).expect("decodes");
         let shown = |column: usize, row: usize| {
             let values = events.columns[column].as_primitive::<Int64Type>();
@@ -179,6 +194,15 @@ mod tests {
         assert_eq!(bad[0].1, NO_KEY);
         assert!(bad[1].1.starts_with("key: "), "{}", bad[1].1);
         assert_eq!(bad[3].1, "its key and its value have different values of `a`");
+    }
+
+    #[test]
+    fn values_may_have_all_but_the_key() {
+        let messages = [Payload { key: Some(b"1"), value: Some(b"10") }, Payload { key: Some(b"2"), value: None }];
+        let upsert = Upsert::new(Box::new(Numbers), Box::new(Numbers), vec![1], vec!["b".to_owned()], 2);
+        let events = upsert.without_key_in_values().decode(&messages).expect("decodes");
+        let column = |place: usize| events.columns[place].as_primitive::<Int64Type>().iter().collect::<Vec<_>>();
+        assert_eq!((column(0), column(1)), (vec![Some(10), None], vec![Some(1), Some(2)]));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::format::{self, Formats};
 use crate::source::{Problem, SourceTable, TableOption, TableRequest};
 
 /// What `WITH (…)` may say of a table that is a topic; a log adds its own.
-pub const OPTIONS: [TableOption; 19] = [
+pub const OPTIONS: [TableOption; 20] = [
     TableOption::required("topic", "add topic = '…'"),
     TableOption::required(
         "format",
@@ -34,6 +34,7 @@ pub const OPTIONS: [TableOption; 19] = [
     TableOption::optional("registry_token"),
     TableOption::optional("csv_delimiter"),
     TableOption::optional("csv_null"),
+    TableOption::optional("debezium_decimals"),
 ];
 
 /// What a message means for its table.
