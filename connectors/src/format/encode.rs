@@ -5,9 +5,13 @@
 
 use std::sync::Arc;
 
+use arrow::array::temporal_conversions::{date32_to_datetime, timestamp_us_to_datetime};
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch, StructArray};
 use arrow::compute::cast;
-use arrow::datatypes::{ArrowPrimitiveType, DataType, FieldRef, Float32Type, Float64Type, SchemaRef};
+use arrow::datatypes::{
+    ArrowPrimitiveType, DataType, Date32Type, FieldRef, Float32Type, Float64Type, SchemaRef, TimeUnit,
+    TimestampMicrosecondType,
+};
 use arrow::error::ArrowError;
 use arrow_json::writer::{Encoder, EncoderFactory, EncoderOptions, NullableEncoder, make_encoder};
 use base64::Engine as _;
@@ -92,6 +96,11 @@ impl EncoderFactory for OurWay {
             DataType::Binary => Box::new(Bytes(array)),
             DataType::Float64 => Box::new(Float(array.as_primitive::<Float64Type>())),
             DataType::Float32 => Box::new(Float(array.as_primitive::<Float32Type>())),
+            DataType::Date32 => Box::new(Day(array.as_primitive::<Date32Type>())),
+            DataType::Timestamp(TimeUnit::Microsecond, zone) => Box::new(Moment(
+                array.as_primitive::<TimestampMicrosecondType>(),
+                if zone.is_some() { "Z" } else { "" },
+            )),
             _ => return Ok(None),
         };
         Ok(Some(NullableEncoder::new(encoder, array.nulls().cloned())))
@@ -128,6 +137,36 @@ where
         };
         out.extend_from_slice(text);
     }
+}
+
+/// A day; the ends of the type are Postgres's infinities.
+struct Day<'a>(&'a PrimitiveArray<Date32Type>);
+
+impl Encoder for Day<'_> {
+    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
+        let days = self.0.value(row);
+        let day = date32_to_datetime(days).map(|moment| moment.date());
+        quoted(out, day.map(|day| format!("{day:?}")), days > 0);
+    }
+}
+
+/// A moment of microseconds, always in UTC, with what is behind it.
+struct Moment<'a>(&'a PrimitiveArray<TimestampMicrosecondType>, &'static str);
+
+impl Encoder for Moment<'_> {
+    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
+        let micros = self.0.value(row);
+        let moment =
+            Some(micros).filter(|micros| !matches!(*micros, i64::MIN | i64::MAX)).and_then(timestamp_us_to_datetime);
+        quoted(out, moment.map(|moment| format!("{moment:?}{}", self.1)), micros > 0);
+    }
+}
+
+fn quoted(out: &mut Vec<u8>, text: Option<String>, is_late: bool) {
+    let text = text.unwrap_or_else(|| if is_late { "infinity" } else { "-infinity" }.to_owned());
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
 }
 
 #[cfg(test)]
@@ -193,14 +232,17 @@ mod tests {
     #[test]
     fn times_are_as_iso_8601_has_them() {
         let rows = encode(vec![
-            ("d", Arc::new(Date32Array::from(vec![0]))),
-            ("t", Arc::new(TimestampMicrosecondArray::from(vec![1_500_000]))),
-            ("z", Arc::new(TimestampMicrosecondArray::from(vec![1]).with_timezone("UTC"))),
-            ("i", Arc::new(IntervalMonthDayNanoArray::from(vec![IntervalMonthDayNano::new(1, 2, 3_000_000_000)]))),
+            ("d", Arc::new(Date32Array::from(vec![0, i32::MAX]))),
+            ("t", Arc::new(TimestampMicrosecondArray::from(vec![1_500_000, i64::MIN]))),
+            ("z", Arc::new(TimestampMicrosecondArray::from(vec![1, i64::MAX]).with_timezone("UTC"))),
+            ("i", Arc::new(IntervalMonthDayNanoArray::from(vec![IntervalMonthDayNano::new(1, 2, 3_000_000_000); 2]))),
         ]);
         assert_eq!(
-            rows[1],
-            r#"{"d":"1970-01-01","t":"1970-01-01T00:00:01.500","z":"1970-01-01T00:00:00.000001Z","i":"1 mons 2 days 3.000000000 secs"}"#
+            rows[2..],
+            [
+                r#"{"d":"1970-01-01","t":"1970-01-01T00:00:01.500","z":"1970-01-01T00:00:00.000001Z","i":"1 mons 2 days 3.000000000 secs"}"#,
+                r#"{"d":"infinity","t":"-infinity","z":"infinity","i":"1 mons 2 days 3.000000000 secs"}"#,
+            ]
         );
     }
 }
