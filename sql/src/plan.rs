@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, SchemaError};
 use datafusion::datasource::ViewTable;
@@ -308,7 +308,12 @@ pub(crate) fn arrow_type(data_type: &SqlDataType) -> std::result::Result<DataTyp
         .sql_to_statement(&sql, &datafusion::config::Dialect::Generic)
         .and_then(|statement| block_on(state.statement_to_plan(statement)));
     match plan {
-        Ok(plan) => Ok(plan.schema().field(0).data_type().clone()),
+        // Postgres's have microseconds, and so have all sources.
+        Ok(plan) => Ok(match plan.schema().field(0).data_type() {
+            DataType::Timestamp(TimeUnit::Nanosecond, zone) => DataType::Timestamp(TimeUnit::Microsecond, zone.clone()),
+            DataType::Time64(TimeUnit::Nanosecond) => DataType::Time64(TimeUnit::Microsecond),
+            data_type => data_type.clone(),
+        }),
         Err(_) => Err(other),
     }
 }

@@ -25,6 +25,7 @@ pub const CONNECTOR: Connector = Connector {
     of_tables: "a scripted table",
     options: &[TableOption::required("script", "add script = 'NAME'")],
     open,
+    ..Connector::NONE
 };
 
 /// What scripts have to say, by their names.

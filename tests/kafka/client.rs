@@ -102,9 +102,10 @@ impl Sender {
 }
 
 /// Sends one message to a partition.
-pub fn send_to(config: &ClientConfig, topic: &str, partition: i32, value: &[u8]) -> Result<(), KafkaError> {
+pub fn send_to(config: &ClientConfig, topic: &str, partition: i32, key: &str, value: &[u8]) -> Result<(), KafkaError> {
     let sender = Sender::new(config.clone().set("message.timeout.ms", "2000"));
-    let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).partition(partition).payload(value);
+    let record: BaseRecord<'_, [u8], [u8]> =
+        BaseRecord::to(topic).partition(partition).key(key.as_bytes()).payload(value);
     sender.0.send(record).map_err(|(error, _)| error)?;
     sender.flush()
 }

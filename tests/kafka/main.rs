@@ -3,3 +3,5 @@
 mod client; // topics, producers and consumers of a test
 mod broker; // what the other tests take for granted: the broker, the registry and Debezium themselves
 mod sources; // topics as tables
+mod sinks; // projections as topics
+mod joined; // both in one query

@@ -39,12 +39,12 @@ async fn a_topic_is_a_table_in_both_modes() {
         .send(&payments, &[("7", r#"{"state":"open","amount":12.50}"#), ("8", r#"{"state":"open"}"#)])
         .expect("taken");
     let project = ProjectFolder::of(&format!(
-        "CREATE TABLE events (id BIGINT, kind TEXT, part INT, at TIMESTAMPTZ, key TEXT)
+        "CREATE TABLE events (id BIGINT, kind TEXT, part INT, at TIMESTAMPTZ, k TEXT)
            WITH (connector = 'kafka', brokers = '{0}', topic = '{events}', format = 'json',
-                 partition_column = 'part', timestamp_column = 'at', key_column = 'key');
+                 partition_column = 'part', timestamp_column = 'at', key_column = 'k');
          CREATE TABLE payments (order_id BIGINT PRIMARY KEY, state TEXT, amount NUMERIC(10, 2))
            WITH (connector = 'kafka', brokers = '{0}', topic = '{payments}', format = 'json', mode = 'upsert');
-         CREATE MATERIALIZED VIEW kinds AS SELECT kind, count(*) AS n, count(at) AS times, max(key) AS key
+         CREATE MATERIALIZED VIEW kinds AS SELECT kind, count(*) AS n, count(at) AS times, max(k) AS k
            FROM events GROUP BY kind;
          CREATE MATERIALIZED VIEW paid AS SELECT * FROM payments;",
         kafka.bootstrap()
@@ -142,7 +142,9 @@ async fn new_partitions_are_found() {
     let made = admin(&client).create_partitions([&NewPartitions::new(&topic, 3)], &AdminOptions::new()).await;
     assert_eq!(made.expect("an answer"), [Ok(topic.clone())]);
     for partition in 0..3 {
-        eventually(|| async { send_to(&client, &topic, partition, &id(partition.into())) }, Result::is_ok).await;
+        eventually(|| async { send_to(&client, &topic, partition, "k", &id(partition.into())) }, Result::is_ok)
+            .await
+            .expect("it is");
     }
     shows(&mut subscriber, "orders_ids", json!([[0], [1], [2]])).await;
     server.stop().await;
@@ -158,11 +160,15 @@ async fn a_topic_made_again_stops_its_source_and_no_other() {
     create_topic(&client, &topic, 1, &[]).await;
     create_topic(&client, &other, 1, &[]).await;
     let sender = Sender::new(&client);
-    sender.send_raw(&topic, None, Some(&id(1)));
+    sender.send_raw(&topic, Some(b"1"), Some(&id(1)));
     let project = ProjectFolder::of(
         &[
             ids(&kafka, "stops", &topic, ""),
-            ids(&kafka, "goes_on", &topic, ", on_data_loss = 'earliest', source = 'lenient'"),
+            ids(&kafka, "goes_on", &topic, ", on_data_loss = 'earliest', source = 'lenient'").replacen(
+                "id BIGINT",
+                "id BIGINT PRIMARY KEY",
+                1,
+            ),
             ids(&kafka, "others", &other, ""),
         ]
         .concat(),
@@ -178,9 +184,11 @@ async fn a_topic_made_again_stops_its_source_and_no_other() {
         let again = NewTopic::new(&topic, 1, TopicReplication::Fixed(1));
         admin(&client).create_topics([&again], &AdminOptions::new()).await.expect("an answer").remove(0)
     };
-    eventually(make, Result::is_ok).await;
+    eventually(make, Result::is_ok).await.expect("it is");
     for number in 2..=4 {
-        eventually(|| async { send_to(&client, &topic, 0, &id(number)) }, Result::is_ok).await;
+        eventually(|| async { send_to(&client, &topic, 0, &number.to_string(), &id(number)) }, Result::is_ok)
+            .await
+            .expect("it is");
     }
     server.source_says("was deleted and made again").await;
     shows(&mut subscriber, "goes_on_ids", json!([[1], [2], [3], [4]])).await;

@@ -220,24 +220,9 @@ impl Registry {
         for (place, url) in options.urls.iter().enumerate() {
             bases.push(base(url, given.as_ref()).ok_or(RegistryOptionError::BadAddress(place + 1))?);
         }
-        // The provider is named: the process has two, and rustls would not choose between them.
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .unversioned_rustls_crypto_provider(Arc::new(aws_lc_rs::default_provider()))
-            .root_certs(roots(options.authorities.as_ref())?)
-            .build();
-        let config = ureq::Agent::config_builder()
-            .tls_config(tls)
-            .timeout_global(Some(options.timeout.unwrap_or(REQUEST_TIME)))
-            .http_status_as_error(false)
-            // Redirects would take the credentials elsewhere.
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(None)
-            .user_agent(concat!("deltafront/", env!("CARGO_PKG_VERSION")))
-            .build();
+        let agent = agent(options.authorities.as_ref(), options.timeout.unwrap_or(REQUEST_TIME))?;
         let (first, known) = (AtomicUsize::new(0), Mutex::default());
-        Ok(Registry { shared: Arc::new(Shared { agent: config.into(), bases, first, known, miss_time }) })
+        Ok(Registry { shared: Arc::new(Shared { agent, bases, first, known, miss_time }) })
     }
 
     /// As the source of the schemas of a subject, `topic-value` or `topic-key` as a rule.
@@ -435,6 +420,30 @@ fn base(url: &str, given: Option<&String>) -> Option<Base> {
 /// RFC 7617.
 fn basic(user: &[u8], password: &[u8]) -> String {
     format!("Basic {}", STANDARD.encode([user, b":", password].concat()))
+}
+
+/// A client of HTTP that trusts these authorities, or Mozilla's.
+///
+/// # Errors
+/// When the file of authorities can't be used.
+pub(crate) fn agent(authorities: Option<&PathBuf>, timeout: Duration) -> Result<ureq::Agent, RegistryOptionError> {
+    // The provider is named: the process has two, and rustls would not choose between them.
+    let tls = TlsConfig::builder()
+        .provider(TlsProvider::Rustls)
+        .unversioned_rustls_crypto_provider(Arc::new(aws_lc_rs::default_provider()))
+        .root_certs(roots(authorities)?)
+        .build();
+    let config = ureq::Agent::config_builder()
+        .tls_config(tls)
+        .timeout_global(Some(timeout))
+        .http_status_as_error(false)
+        // Redirects would take the credentials elsewhere.
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(None)
+        .user_agent(concat!("deltafront/", env!("CARGO_PKG_VERSION")))
+        .build();
+    Ok(config.into())
 }
 
 fn roots(authorities: Option<&PathBuf>) -> Result<RootCerts, RegistryOptionError> {

@@ -1,18 +1,33 @@
 //! What librdkafka is told, and what it says.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, ConsumerContext};
-use rdkafka::error::KafkaResult;
-use rdkafka::producer::ProducerContext;
-use rdkafka::{ClientContext, producer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, ProducerContext};
+
+use crate::format::registry::agent;
 
 use super::error::redacted;
 
 /// How long a server may take to answer a question.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client is looked after at a time while it waits for a token.
+const TOKEN_POLL: Duration = Duration::from_millis(50);
+/// How long is listened to what a client has to say about why it got no answer.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+/// What the properties of tokens begin with.
+const TOKENS: &str = "sasl.oauthbearer.";
 
 /// What is set here and nowhere else: positions would not be ours.
 pub const OWN: [&str; 7] = [
@@ -43,7 +58,10 @@ impl Cluster {
         for (name, value) in defaults {
             config.set(*name, *value);
         }
-        for (name, value) in &self.properties {
+        // Tokens are got by us: librdkafka would need libcurl for it.
+        let is_ours =
+            |name: &str| name.starts_with(TOKENS) && name != "sasl.oauthbearer.config" || name == "https.ca.location";
+        for (name, value) in self.properties.iter().filter(|(name, _)| !is_ours(name)) {
             config.set(name, value);
         }
         config.set_log_level(RDKafkaLogLevel::Warning);
@@ -73,7 +91,30 @@ impl Cluster {
     /// # Errors
     /// When librdkafka does not take what it is told; nobody has been asked yet.
     pub fn consumer(&self) -> KafkaResult<BaseConsumer<Context>> {
-        self.for_reading().create_with_context(Context::of(self))
+        let context = Context::of(self);
+        let (has_token, wants_token) = (Arc::clone(&context.has_token), context.tokens.is_some());
+        let consumer: BaseConsumer<Context> = self.for_reading().create_with_context(context)?;
+        // It asks for a token when it is looked after, and answers no question before it has one.
+        let asked = Instant::now();
+        while wants_token && !has_token.load(Ordering::Relaxed) && asked.elapsed() < ANSWER_TIMEOUT {
+            let _ = consumer.poll(TOKEN_POLL);
+        }
+        Ok(consumer)
+    }
+
+    /// Why a client that reads nothing yet got no answer.
+    #[must_use]
+    pub fn why(&self, consumer: &BaseConsumer<Context>, error: KafkaError) -> KafkaError {
+        let asked = Instant::now();
+        while asked.elapsed() < LAST_WORDS {
+            let _ = consumer.poll(TOKEN_POLL);
+        }
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::BrokerTransportFailure) => {
+                consumer.context().last_error().unwrap_or(error)
+            }
+            _ => error,
+        }
     }
 
     /// What writes. `more` is set last.
@@ -85,7 +126,7 @@ impl Cluster {
         context: C,
         defaults: &[(&str, &str)],
         more: &[(&str, &str)],
-    ) -> KafkaResult<producer::BaseProducer<C>> {
+    ) -> KafkaResult<BaseProducer<C>> {
         let mut config = self.config(defaults);
         // Those of reading are none of writing's, and librdkafka says so at length.
         for name in ["isolation.level", "group.id"] {
@@ -106,37 +147,49 @@ impl Cluster {
     }
 }
 
-/// Takes what librdkafka says to our log, and gets tokens for OAUTHBEARER.
+/// Takes what librdkafka says to our log, and gets it tokens for OAUTHBEARER.
 #[derive(Clone, Default)]
 pub struct Context {
-    tokens: Option<TokenEndpoint>,
+    tokens: Option<Arc<TokenEndpoint>>,
+    last: Arc<Mutex<Option<KafkaError>>>,
+    has_token: Arc<AtomicBool>,
 }
 
-#[derive(Clone)]
+/// Where tokens are to be had, by the client credentials grant (RFC 6749, section 4.4).
 struct TokenEndpoint {
     url: String,
     client: String,
     secret: String,
     scope: Option<String>,
+    authorities: Option<PathBuf>,
 }
 
 impl Context {
     /// That of a cluster's clients.
     #[must_use]
     pub fn of(cluster: &Cluster) -> Context {
-        let property = |name: &str| cluster.properties.get(name).cloned();
-        let tokens = property("sasl.oauthbearer.token.endpoint.url").map(|url| TokenEndpoint {
-            url,
-            client: property("sasl.oauthbearer.client.id").unwrap_or_default(),
-            secret: property("sasl.oauthbearer.client.secret").unwrap_or_default(),
-            scope: property("sasl.oauthbearer.scope"),
+        let property = |name: &str| cluster.properties.get(&format!("{TOKENS}{name}")).cloned();
+        let tokens = property("token.endpoint.url").map(|url| {
+            Arc::new(TokenEndpoint {
+                url,
+                client: property("client.id").unwrap_or_default(),
+                secret: property("client.secret").unwrap_or_default(),
+                scope: property("scope"),
+                authorities: cluster.properties.get("https.ca.location").map(PathBuf::from),
+            })
         });
-        Context { tokens }
+        Context { tokens, ..Context::default() }
+    }
+
+    /// What librdkafka last said of itself, which tells more than that nobody answered.
+    #[must_use]
+    pub fn last_error(&self) -> Option<KafkaError> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl ClientContext for Context {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = false;
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         let message = redacted(message);
@@ -149,9 +202,67 @@ impl ClientContext for Context {
         }
     }
 
-    fn error(&self, error: rdkafka::error::KafkaError, reason: &str) {
+    fn error(&self, error: KafkaError, reason: &str) {
         tracing::info!("librdkafka: {error}: {}", redacted(reason));
+        let says_more = !matches!(
+            error.rdkafka_error_code(),
+            Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure)
+        );
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if says_more || last.is_none() {
+            *last = Some(error);
+        }
+    }
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        let Some(endpoint) = &self.tokens else {
+            return Err("OAUTHBEARER needs 'sasl.oauthbearer.token.endpoint.url'".into());
+        };
+        let token = endpoint.token().inspect_err(|error| tracing::warn!("can't get a token: {error}"))?;
+        self.has_token.store(true, Ordering::Relaxed);
+        Ok(token)
     }
 }
 
 impl ConsumerContext for Context {}
+
+/// What an endpoint answers (RFC 6749, section 5.1).
+#[derive(serde::Deserialize)]
+struct Granted {
+    access_token: String,
+    expires_in: Option<u32>,
+}
+
+/// For how long a token is good whose endpoint does not say.
+const TOKEN_TIME: u32 = 300;
+/// Bytes of an endpoint's answer.
+const TOKEN_BYTES_MAX: u64 = 256 << 10;
+
+impl TokenEndpoint {
+    fn token(&self) -> Result<OAuthToken, String> {
+        let agent = agent(self.authorities.as_ref(), ANSWER_TIMEOUT).map_err(|error| error.to_string())?;
+        let mut form = vec![("grant_type", "client_credentials")];
+        form.extend(self.scope.as_deref().map(|scope| ("scope", scope)));
+        let credentials = BASE64_STANDARD.encode(format!("{}:{}", self.client, self.secret));
+        let mut answer = agent
+            .post(&self.url)
+            .header("authorization", format!("Basic {credentials}"))
+            .header("accept", "application/json")
+            .send_form(form)
+            .map_err(|error| format!("the token endpoint does not answer: {error}"))?;
+        if !answer.status().is_success() {
+            return Err(format!("the token endpoint answers {}", answer.status()));
+        }
+        let body = answer.body_mut().with_config().limit(TOKEN_BYTES_MAX).read_to_vec();
+        let body = body.map_err(|error| format!("the token endpoint's answer broke off: {error}"))?;
+        let granted: Granted =
+            serde_json::from_slice(&body).map_err(|_| "the token endpoint's answer has no access_token".to_owned())?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let expires = now + u128::from(granted.expires_in.unwrap_or(TOKEN_TIME)) * 1000;
+        Ok(OAuthToken {
+            token: granted.access_token,
+            principal_name: self.client.clone(),
+            lifetime_ms: i64::try_from(expires).unwrap_or(i64::MAX),
+        })
+    }
+}

@@ -69,7 +69,9 @@ impl KafkaTopic {
     fn look(&mut self) -> Result<Vec<SourceTable>, Vec<Problem>> {
         let first = &self.requests[0];
         let brokers = self.cluster.brokers.clone();
-        let found = self.cluster.consumer().and_then(|consumer| describe(&consumer, &first.topic, ANSWER_TIMEOUT));
+        let found = self.cluster.consumer().and_then(|consumer| {
+            describe(&consumer, &first.topic, ANSWER_TIMEOUT).map_err(|error| self.cluster.why(&consumer, error))
+        });
         match found {
             Ok(_) => {}
             Err(error) if is_unknown(&error) => {
@@ -213,7 +215,8 @@ impl Reading {
         let consumer = self.cluster.consumer().map_err(|error| self.broken(&error))?;
         let consumer = Arc::new(consumer);
         let topic = self.pump.reader.topic().to_string();
-        let described = describe(&consumer, &topic, ANSWER_TIMEOUT).map_err(|error| self.broken(&error))?;
+        let described = describe(&consumer, &topic, ANSWER_TIMEOUT)
+            .map_err(|error| self.broken(&self.cluster.why(&consumer, error)))?;
         self.is_the_same(&described)?;
         self.assign(&consumer, &described.partitions)?;
         self.pump.tell_loaded()?;
@@ -316,7 +319,10 @@ impl Reading {
         if before == id {
             return Ok(());
         }
-        self.lost(&format!("topic {} was deleted and made again", self.pump.reader.topic()))?;
+        self.lost(&format!(
+            "topic {} was deleted and made again (what came of the new one before this was noticed is read again)",
+            self.pump.reader.topic()
+        ))?;
         self.id = Some(id);
         self.start = if self.on_data_loss == OnDataLoss::Latest { Start::Latest } else { Start::Earliest };
         for partition in self.pump.reader.next().keys().copied().collect::<Vec<_>>() {
@@ -398,6 +404,8 @@ impl Reading {
     /// Our place is no place of the log any more: which partition, and why.
     fn find_again(&mut self, consumer: &BaseConsumer<Context>) -> Result<(), Broken> {
         let topic = Arc::clone(self.pump.reader.topic());
+        let described = describe(consumer, &topic, ANSWER_TIMEOUT).map_err(|error| self.broken(&error))?;
+        self.is_the_same(&described)?;
         let places: BTreeMap<i32, i64> = self.pump.reader.next().clone();
         for (partition, next) in places {
             let (begin, end) =
