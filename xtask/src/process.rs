@@ -15,7 +15,7 @@ pub fn cargo(arguments: &[&str]) -> Command {
 /// What the tests have beside what a first build has: the connectors of Kafka and Fluvio, each of which brings a client
 /// library of minutes to compile. A demo goes without. All chores that look at the whole workspace have the same, since
 /// cargo unites features, and another set of them would compile DataFusion once more.
-const FEATURES: &str = "tests/kafka,tests/fluvio";
+const FEATURES: &str = "tests/kafka,tests/fluvio,benches/kafka";
 
 /// Cargo on the whole workspace, with the features of the tests.
 pub fn cargo_on_all(chore: &str) -> Command {
