@@ -6,6 +6,8 @@ mod crowd; // many clients, in a process of their own
 mod engine;
 mod fanout;
 mod filters;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod latency;
 mod memory;
 mod numbers;
@@ -26,11 +28,13 @@ fn main() -> anyhow::Result<()> {
         Some("fanout") => fanout::run(argument(2).as_deref()),
         Some("filters") => filters::run(),
         Some("rivals") => rivals::run(),
+        #[cfg(feature = "kafka")]
+        Some("kafka") => kafka::run(argument(2).as_deref()),
         // Processes of their own, started by the others.
         Some("crowd") => crowd::run(&argument(2).unwrap_or_default()),
         Some("broadcast") => rivals::broadcast(),
         other => anyhow::bail!(
-            "there is no bench `{}`; there are latency, engine, filters, memory, copy, fanout and rivals",
+            "there is no bench `{}`; there are latency, engine, filters, memory, copy, fanout, kafka and rivals",
             other.unwrap_or_default()
         ),
     }

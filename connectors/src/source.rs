@@ -40,7 +40,7 @@ pub struct Connector {
     /// place. The text is the project's name in lower case, fit for an identifier.
     pub open: fn(&str, Vec<TableRequest>) -> Opened,
     /// Opens a table that rows are written to; `None` where none can be.
-    pub open_sink: Option<fn(SinkRequest) -> Result<Box<dyn Sink>, Problem>>,
+    pub open_sink: Option<fn(SinkRequest) -> OpenedSink>,
 }
 
 impl Connector {
@@ -78,6 +78,9 @@ impl TableOption {
         TableOption { name, required: Some(remedy) }
     }
 }
+
+/// What became of a table that rows are written to.
+pub type OpenedSink = Result<Box<dyn Sink>, Problem>;
 
 /// What became of a project's tables: all of them are in a source or in a problem.
 #[derive(Default)]

@@ -9,7 +9,7 @@ CREATE TABLE payments (
     order_id   BIGINT PRIMARY KEY,  -- from the message's key
     state      TEXT,                -- authorised, captured, failed
     amount     NUMERIC(12, 2),
-    changed_at TIMESTAMPTZ(6)       -- when the message was written
+    changed_at TIMESTAMPTZ          -- when the message was written
   ) WITH (
     connector = 'kafka', brokers = '${BROKERS:-localhost:9092}', topic = 'payments',
     format = 'json', mode = 'upsert', timestamp_column = 'changed_at'

@@ -15,6 +15,14 @@ use crate::demo::{Demo, Shape};
 use crate::prepare::{Ask, Prepared, prepare};
 use crate::run::{RunOptions, Running, start};
 
+/// With what is compiled in beside what every build has.
+const VERSION: &str = match (cfg!(feature = "kafka"), cfg!(feature = "fluvio")) {
+    (true, true) => concat!(env!("CARGO_PKG_VERSION"), " (with kafka, fluvio)"),
+    (true, false) => concat!(env!("CARGO_PKG_VERSION"), " (with kafka; built without fluvio)"),
+    (false, true) => concat!(env!("CARGO_PKG_VERSION"), " (with fluvio; built without kafka)"),
+    (false, false) => concat!(env!("CARGO_PKG_VERSION"), " (built without kafka, fluvio)"),
+};
+
 /// How long a running server may take to say how it is.
 const HEALTH_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -22,7 +30,7 @@ const HEALTH_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 #[derive(Debug, Parser)]
 #[command(
     name = "deltafront",
-    version,
+    version = VERSION,
     after_help = "Examples:\n  deltafront demo                          # a project that needs nothing, to look at\n  deltafront check examples/storefront\n  deltafront explain examples/storefront open_orders\n  deltafront run examples/storefront --listen 127.0.0.1:8080"
 )]
 pub struct Cli {

@@ -13,6 +13,9 @@ use prometheus_client::registry::Registry;
 use push::{Health, WithheldNow};
 use tokio::sync::watch;
 
+/// What a sink does when all is well.
+const WRITING: &str = "writing";
+
 /// Collects what sources and engine report.
 #[derive(Debug)]
 pub struct HealthBoard {
@@ -74,7 +77,7 @@ impl HealthBoard {
     pub fn set_sink(&self, name: &str, state: &SourceState) {
         let name = format!("INSERT INTO {name}");
         let shown = match state {
-            SourceState::Streaming => "writing".to_owned(),
+            SourceState::Streaming => WRITING.to_owned(),
             state => show_state(state),
         };
         self.health.send_modify(|health| match health.sources.iter_mut().find(|(of, _)| *of == name) {
@@ -113,7 +116,7 @@ impl HealthBoard {
         let health = self.health.borrow();
         let streaming = Family::<Vec<(String, String)>, Gauge>::default();
         for (name, state) in &health.sources {
-            let is_streaming = *state == show_state(&SourceState::Streaming);
+            let is_streaming = *state == show_state(&SourceState::Streaming) || state == WRITING;
             streaming.get_or_create(&vec![("source".to_owned(), name.clone())]).set(is_streaming.into());
         }
         registry.register("source_streaming", "1 while the source's changes are read as they come", streaming);

@@ -5,3 +5,6 @@ mod broker; // what the other tests take for granted: the broker, the registry a
 mod sources; // topics as tables
 mod sinks; // projections as topics
 mod joined; // both in one query
+mod formats; // what the bytes of messages mean
+mod debezium; // a database read through Debezium, beside itself
+mod killed; // a server that is killed

@@ -14,8 +14,11 @@ use xtask::kafka::PrivateKafka;
 
 use crate::client::{broker, config, consumer, create_topic, shows, unique};
 
+/// Keys with their values.
+pub type Messages = Vec<(String, Option<Value>)>;
+
 /// What each key has for those who read what is committed, and all messages in their order.
-fn read_committed(client: &ClientConfig, topic: &str) -> (BTreeMap<String, Value>, Vec<(String, Option<Value>)>) {
+pub fn read_committed(client: &ClientConfig, topic: &str) -> (BTreeMap<String, Value>, Messages) {
     let consumer =
         consumer(client.clone().set("enable.partition.eof", "true").set("isolation.level", "read_committed"));
     let mut list = TopicPartitionList::new();
@@ -39,7 +42,7 @@ fn read_committed(client: &ClientConfig, topic: &str) -> (BTreeMap<String, Value
     }
 }
 
-async fn holds(client: &ClientConfig, topic: &str, wanted: Value) {
+pub async fn holds(client: &ClientConfig, topic: &str, wanted: Value) {
     let wanted: BTreeMap<String, Value> = serde_json::from_value(wanted).expect("an object");
     eventually(|| async { read_committed(client, topic).0 }, |rows| *rows == wanted).await;
 }

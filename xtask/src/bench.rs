@@ -7,7 +7,7 @@ use xtask::{root, target_folder};
 
 use crate::process::{cargo_on_all, run};
 
-const BENCHES: [&str; 7] = ["latency", "engine", "filters", "memory", "copy", "fanout", "rivals"];
+const BENCHES: [&str; 8] = ["latency", "engine", "filters", "memory", "copy", "fanout", "kafka", "rivals"];
 
 /// Builds with full optimisation and measures.
 ///

@@ -78,7 +78,7 @@ enum Chore {
     },
     /// Measure; each prints lines `figure NAME VALUE UNIT`
     Bench {
-        /// latency, engine, memory, or copy
+        /// latency, engine, filters, memory, copy, fanout, kafka (or one part of it: reading, latency, writing), or rivals
         what: String,
         /// Passed on
         #[arg(trailing_var_arg = true)]

@@ -9,8 +9,8 @@ use arrow::array::temporal_conversions::{date32_to_datetime, timestamp_us_to_dat
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch, StructArray};
 use arrow::compute::cast;
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, FieldRef, Float32Type, Float64Type, SchemaRef, TimeUnit,
-    TimestampMicrosecondType,
+    ArrowPrimitiveType, DataType, Date32Type, FieldRef, Float32Type, Float64Type, IntervalMonthDayNano,
+    IntervalMonthDayNanoType, IntervalUnit, SchemaRef, TimeUnit, TimestampMicrosecondType,
 };
 use arrow::error::ArrowError;
 use arrow_json::writer::{Encoder, EncoderFactory, EncoderOptions, NullableEncoder, make_encoder};
@@ -65,7 +65,7 @@ impl JsonEncoder {
 /// What JSON shows as text that Arrow has words for.
 fn as_text(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     match column.data_type() {
-        DataType::Interval(_) | DataType::Duration(_) => cast(column, &DataType::Utf8),
+        DataType::Duration(_) => cast(column, &DataType::Utf8),
         _ => Ok(Arc::clone(column)),
     }
 }
@@ -96,6 +96,9 @@ impl EncoderFactory for OurWay {
             DataType::Binary => Box::new(Bytes(array)),
             DataType::Float64 => Box::new(Float(array.as_primitive::<Float64Type>())),
             DataType::Float32 => Box::new(Float(array.as_primitive::<Float32Type>())),
+            DataType::Interval(IntervalUnit::MonthDayNano) => {
+                Box::new(Span(array.as_primitive::<IntervalMonthDayNanoType>()))
+            }
             DataType::Date32 => Box::new(Day(array.as_primitive::<Date32Type>())),
             DataType::Timestamp(TimeUnit::Microsecond, zone) => Box::new(Moment(
                 array.as_primitive::<TimestampMicrosecondType>(),
@@ -162,6 +165,19 @@ impl Encoder for Moment<'_> {
     }
 }
 
+/// An interval as ISO 8601 has it, with the parts apart that Postgres keeps apart.
+struct Span<'a>(&'a PrimitiveArray<IntervalMonthDayNanoType>);
+
+impl Encoder for Span<'_> {
+    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
+        let IntervalMonthDayNano { months, days, nanoseconds } = self.0.value(row);
+        let sign = if nanoseconds < 0 { "-" } else { "" };
+        let (seconds, micros) =
+            (nanoseconds.unsigned_abs() / 1_000_000_000, nanoseconds.unsigned_abs() / 1000 % 1_000_000);
+        quoted(out, Some(format!("P{months}M{days}DT{sign}{seconds}.{micros:06}S")), true);
+    }
+}
+
 fn quoted(out: &mut Vec<u8>, text: Option<String>, is_late: bool) {
     let text = text.unwrap_or_else(|| if is_late { "infinity" } else { "-infinity" }.to_owned());
     out.push(b'"');
@@ -176,7 +192,7 @@ mod tests {
         BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int64Array,
         IntervalMonthDayNanoArray, ListArray, StringArray, TimestampMicrosecondArray,
     };
-    use arrow::datatypes::{Int64Type, IntervalMonthDayNano};
+    use arrow::datatypes::Int64Type;
 
     fn encode(columns: Vec<(&str, ArrayRef)>) -> Vec<String> {
         let rows =
@@ -235,13 +251,13 @@ mod tests {
             ("d", Arc::new(Date32Array::from(vec![0, i32::MAX]))),
             ("t", Arc::new(TimestampMicrosecondArray::from(vec![1_500_000, i64::MIN]))),
             ("z", Arc::new(TimestampMicrosecondArray::from(vec![1, i64::MAX]).with_timezone("UTC"))),
-            ("i", Arc::new(IntervalMonthDayNanoArray::from(vec![IntervalMonthDayNano::new(1, 2, 3_000_000_000); 2]))),
+            ("i", Arc::new(IntervalMonthDayNanoArray::from(vec![IntervalMonthDayNano::new(1, 2, -3_500_000_000); 2]))),
         ]);
         assert_eq!(
             rows[2..],
             [
-                r#"{"d":"1970-01-01","t":"1970-01-01T00:00:01.500","z":"1970-01-01T00:00:00.000001Z","i":"1 mons 2 days 3.000000000 secs"}"#,
-                r#"{"d":"infinity","t":"-infinity","z":"infinity","i":"1 mons 2 days 3.000000000 secs"}"#,
+                r#"{"d":"1970-01-01","t":"1970-01-01T00:00:01.500","z":"1970-01-01T00:00:00.000001Z","i":"P1M2DT-3.500000S"}"#,
+                r#"{"d":"infinity","t":"-infinity","z":"infinity","i":"P1M2DT-3.500000S"}"#,
             ]
         );
     }

@@ -203,6 +203,9 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
+            return;
+        }
         tracing::info!("librdkafka: {error}: {}", redacted(reason));
         let says_more = !matches!(
             error.rdkafka_error_code(),

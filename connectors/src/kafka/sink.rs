@@ -179,6 +179,7 @@ impl Sink for KafkaSink {
                     counters,
                     waiting,
                     run,
+                    in_doubt: None,
                 };
                 writer.run();
             });
@@ -242,6 +243,8 @@ struct Writer {
     waiting: Waiting,
     /// Tells the transactions of this run from those of others.
     run: String,
+    /// What was being written when its producer failed: whether the topic has it, the next one finds out.
+    in_doubt: Option<Pending>,
 }
 
 impl Writer {
@@ -289,6 +292,11 @@ impl Writer {
             producer.init_transactions(TRANSACTION_TIMEOUT).map_err(|error| self.broken(&error))?;
         }
         let written = self.last_written(&consumer).map_err(|error| self.broken(&error))?;
+        if let Some(in_doubt) = self.in_doubt.take()
+            && written.is_none_or(|last| last.run != self.run || last.epoch < in_doubt.epoch.0)
+        {
+            self.desk.put_back(in_doubt);
+        }
         self.state.send_replace(SourceState::Streaming);
         loop {
             self.waiting.go_on()?;
@@ -305,12 +313,8 @@ impl Writer {
                 }
                 Lies::Over => return Err(Broken::Over),
             };
-            // The answer to its commit was lost, and it was written.
-            if written.as_ref().is_some_and(|last| last.run == self.run && last.epoch >= pending.epoch.0) {
-                continue;
-            }
             if let Err(error) = self.write_epoch(&producer, &consumer, &pending) {
-                self.desk.put_back(pending);
+                self.in_doubt = Some(pending);
                 return Err(self.broken(&error));
             }
             self.state

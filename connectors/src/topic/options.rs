@@ -109,6 +109,9 @@ pub struct TopicRequest {
     pub key: Vec<String>,
 }
 
+/// The columns of metadata, by their place.
+type Places = BTreeMap<usize, Metadata>;
+
 /// What is wrong with an option: the value, and what to write.
 fn refuse(table: &str, option: &str, value: &str, remedy: &str) -> Problem {
     Problem {
@@ -262,7 +265,7 @@ impl TopicRequest {
 
     /// The columns of the table, with those of metadata by their place: as declared, or as the
     /// registry has them.
-    fn columns(&self) -> Result<(Vec<Field>, BTreeMap<usize, Metadata>), Problem> {
+    fn columns(&self) -> Result<(Vec<Field>, Places), Problem> {
         let mut fields: Vec<Field> = match &self.columns {
             Some(columns) => columns.iter().map(|(name, of)| Field::new(name, of.clone(), true)).collect(),
             None => self.formats.columns(&self.name, &self.topic)?,
@@ -298,7 +301,7 @@ impl TopicRequest {
     }
 
     /// The table, its columns of metadata, and its key by place.
-    fn shape(&self) -> Result<(SourceTable, BTreeMap<usize, Metadata>, Vec<usize>), Problem> {
+    fn shape(&self) -> Result<(SourceTable, Places, Vec<usize>), Problem> {
         let (fields, metadata) = self.columns()?;
         let mut key = Vec::with_capacity(self.key.len());
         for name in &self.key {
