@@ -4,6 +4,8 @@ use serde_json::json;
 use tests::{ProjectFolder, Server, connect, eventually, postgres};
 use xtask::kafka::{PrivateDebezium, PrivateKafka};
 
+use crate::client::{config, first_messages};
+
 const COLUMNS: &str = "id INT PRIMARY KEY, name TEXT, price NUMERIC(10, 2), at TIMESTAMPTZ, local TIMESTAMP, day DATE,
     big BIGINT, x DOUBLE PRECISION, ok BOOLEAN, doc TEXT";
 
@@ -24,6 +26,8 @@ async fn through_debezium_it_is_the_same() {
     .expect("a schema");
     let debezium = PrivateDebezium::start(&kafka, &postgres, "shop", &["public.items"], &[]).expect("Debezium");
     let topic = debezium.topic("public.items");
+    // It makes its topics when it has something to say.
+    first_messages(&config(kafka.bootstrap()), &topic, 3);
     let project = ProjectFolder::new(
         &postgres,
         &format!(

@@ -1,7 +1,10 @@
 //! Topics as tables, on a real broker.
 
-use std::time::Duration;
+use std::io::{Read as _, Write as _};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use rdkafka::admin::{AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::message::{Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
@@ -301,4 +304,63 @@ async fn a_broker_killed_again_and_again_loses_and_doubles_nothing() {
     sender.flush().expect("taken");
     shows(&mut subscriber, "totals", json!([[sent, sent, sent]])).await;
     server.stop().await;
+}
+
+/// A token endpoint that grants one token to whoever knows the secret (RFC 6749, section 4.4), and a
+/// broker that takes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_got_from_an_endpoint() {
+    const SECRET: &str = "c2VydmljZTpzM2NyZXQ=";
+    let kafka = PrivateKafka::start_with(&[
+        "listener.name.sasl_plaintext.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
+        "listener.name.sasl_plaintext.oauthbearer.sasl.jaas.config=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub=\"admin\";",
+    ])
+    .expect("a broker");
+    let client = config(kafka.bootstrap());
+    let topic = unique("orders");
+    create_topic(&client, &topic, 1, &[]).await;
+    Sender::new(&client).send_raw(&topic, None, Some(&id(1)));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+        let claims = json!({ "sub": ADMIN.0, "iat": now, "exp": now + 600 }).to_string();
+        let token = format!(
+            "{}.{}.",
+            BASE64_URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#),
+            BASE64_URL_SAFE_NO_PAD.encode(claims)
+        );
+        let granted = json!({ "access_token": token, "token_type": "Bearer", "expires_in": 600 }).to_string();
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a client");
+            let mut asked = vec![0; 4096];
+            let length = stream.read(&mut asked).expect("a request");
+            let asked = String::from_utf8_lossy(&asked[..length]).to_lowercase();
+            let is_known = asked.contains(&format!("authorization: basic {}", SECRET.to_lowercase()));
+            let (status, body) = if is_known { ("200 OK", granted.as_str()) } else { ("401 Unauthorized", "{}") };
+            let answer = format!(
+                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            stream.write_all(answer.as_bytes()).expect("sent");
+        }
+    });
+    let project = |secret: &str| {
+        ProjectFolder::of(&format!(
+            "CREATE TABLE orders (id BIGINT) WITH (connector = 'kafka', brokers = '{}', topic = '{topic}', format = 'json',
+               'security.protocol' = 'SASL_PLAINTEXT', 'sasl.mechanism' = 'OAUTHBEARER',
+               'sasl.oauthbearer.token.endpoint.url' = 'http://{endpoint}/token',
+               'sasl.oauthbearer.client.id' = 'service', 'sasl.oauthbearer.client.secret' = '{secret}');
+             CREATE MATERIALIZED VIEW ids AS SELECT id FROM orders;",
+            kafka.sasl_bootstrap().expect("ours")
+        ))
+    };
+    let server = Server::start(&project("s3cret")).await;
+    let mut subscriber = server.subscriber().await;
+    subscriber.subscribe("ids").await;
+    shows(&mut subscriber, "ids", json!([[1]])).await;
+    server.stop().await;
+    let Err(wrong) = prepare(project("guessed").path(), Ask::Databases).await else { panic!("it is let in") };
+    let text = wrong.to_string();
+    assert!(text.contains("token endpoint answers 401") && !text.contains("guessed"), "{text}");
 }

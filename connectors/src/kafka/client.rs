@@ -93,11 +93,15 @@ impl Cluster {
     pub fn consumer(&self) -> KafkaResult<BaseConsumer<Context>> {
         let context = Context::of(self);
         let (has_token, wants_token) = (Arc::clone(&context.has_token), context.tokens.is_some());
+        let no_token = Arc::clone(&context.no_token);
         let consumer: BaseConsumer<Context> = self.for_reading().create_with_context(context)?;
         // It asks for a token when it is looked after, and answers no question before it has one.
         let asked = Instant::now();
         while wants_token && !has_token.load(Ordering::Relaxed) && asked.elapsed() < ANSWER_TIMEOUT {
             let _ = consumer.poll(TOKEN_POLL);
+            if let Some(reason) = &*no_token.lock().unwrap_or_else(PoisonError::into_inner) {
+                return Err(KafkaError::ClientCreation(reason.clone()));
+            }
         }
         Ok(consumer)
     }
@@ -153,6 +157,8 @@ pub struct Context {
     tokens: Option<Arc<TokenEndpoint>>,
     last: Arc<Mutex<Option<KafkaError>>>,
     has_token: Arc<AtomicBool>,
+    /// Why there is no token.
+    no_token: Arc<Mutex<Option<String>>>,
 }
 
 /// Where tokens are to be had, by the client credentials grant (RFC 6749, section 4.4).
@@ -221,7 +227,11 @@ impl ClientContext for Context {
         let Some(endpoint) = &self.tokens else {
             return Err("OAUTHBEARER needs 'sasl.oauthbearer.token.endpoint.url'".into());
         };
-        let token = endpoint.token().inspect_err(|error| tracing::warn!("can't get a token: {error}"))?;
+        let token = endpoint.token().inspect_err(|error| {
+            tracing::warn!("can't get a token: {error}");
+            *self.no_token.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+        })?;
+        *self.no_token.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.has_token.store(true, Ordering::Relaxed);
         Ok(token)
     }

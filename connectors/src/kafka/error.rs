@@ -74,6 +74,7 @@ pub fn problem(table: &str, error: &KafkaError, brokers: &str) -> Problem {
     };
     let what = match error {
         KafkaError::ClientConfig(_, what, name, _) => format!("`{name}`: {what}"),
+        KafkaError::ClientCreation(what) => what.clone(),
         error => describe(error, brokers),
     };
     Problem { table: Some(table.to_owned()), what: redacted(&what), remedy: remedy.to_owned() }
