@@ -31,6 +31,13 @@ use pipeline::Op;
 
 pub use choice::{Formats, Wanted, moment_millis};
 
+/// Nanoseconds in microseconds, half to even: clocks that tell more than a column has are taken for
+/// what it can hold, as Postgres takes them.
+pub(crate) fn rounded_micros(nanos: i64) -> i64 {
+    let (micros, rest) = (nanos.div_euclid(1000), nanos.rem_euclid(1000));
+    micros + i64::from(rest > 500 || rest == 500 && micros % 2 != 0)
+}
+
 /// A message that can't be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bad {
@@ -109,4 +116,17 @@ pub trait MessageDecoder: Send {
     /// # Errors
     /// When none can be decoded now.
     fn decode(&mut self, messages: &[Payload<'_>]) -> Result<Events, FormatError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rounded_micros;
+
+    #[test]
+    fn nanoseconds_are_rounded_half_to_even() {
+        let cases = [(0, 0), (1499, 1), (1500, 2), (2500, 2), (2501, 3), (-1, 0), (-1500, -2), (-500, 0), (-501, -1)];
+        for (nanos, micros) in cases {
+            assert_eq!(rounded_micros(nanos), micros, "{nanos}");
+        }
+    }
 }

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, ListArray, MapArray, StringArray, StructArray, UInt32Array,
-    new_empty_array, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, ListArray, MapArray, StringArray, StructArray, TimestampMicrosecondArray,
+    UInt32Array, new_empty_array, new_null_array,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::kernels::cmp::distinct;
@@ -20,7 +20,7 @@ use arrow::datatypes::{
 use arrow::error::ArrowError;
 use arrow::util::display::array_value_to_string;
 
-use crate::format::Bad;
+use crate::format::{Bad, rounded_micros};
 
 /// Why no values fit.
 #[derive(Debug)]
@@ -95,6 +95,12 @@ pub fn fit(column: &ArrayRef, wanted: &DataType) -> Result<Fitted, Unfit> {
         (FixedSizeBinary(16), Utf8) => whole(uuids(column)),
         (from, to) if from == to => Ok(Fitted { misfits: out_of_range(column), column: Arc::clone(column) }),
         (FixedSizeBinary(_), Binary) | (Utf8, Binary | LargeUtf8 | Utf8View) => whole(cast(column, wanted)?),
+        (Timestamp(TimeUnit::Nanosecond, _), Timestamp(TimeUnit::Microsecond, zone)) => {
+            let nanos = without_zone(column);
+            let micros: TimestampMicrosecondArray =
+                nanos.as_primitive::<TimestampNanosecondType>().unary(rounded_micros);
+            whole(with_zone(&(Arc::new(micros) as ArrayRef), zone.as_ref()))
+        }
         (Timestamp(..), Timestamp(unit, zone)) => {
             let fitted = there_and_back(&without_zone(column), &Timestamp(*unit, None))?;
             Ok(Fitted { column: with_zone(&fitted.column, zone.as_ref()), misfits: fitted.misfits })

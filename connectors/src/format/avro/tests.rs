@@ -398,18 +398,18 @@ fn values_that_do_not_fit_are_bad_and_never_null_or_rounded() {
         &mut rows,
         &messages,
         expect![[r#"
-        0: 1 | 2 | 0.01 | 1970-01-01T00:00:00.000005 | [1]
-        10: -5 | -2 | -0.01 | 1969-12-31T23:59:59.999995 | [-100]
-        1! `i` is 32768, which is not exactly a value of Int16
-        2! `d` is 2.5, which is not exactly a value of Int32
-        3! `d` is NaN, which is not exactly a value of Int32
-        4! `d` is 3000000000.0, which is not exactly a value of Int32
-        5! `p` is 0.011, which is not exactly a value of Decimal128(4, 2)
-        6! `p` is 838.860, which is not exactly a value of Decimal128(4, 2)
-        7! `p` is 100.000, which is not exactly a value of Decimal128(4, 2)
-        8! `t` is 1970-01-01T00:00:00.000005001Z, which is not exactly a value of Timestamp(µs, "UTC")
-        9! `l` is [200], which is not exactly a value of List(Int8)
-    "#]],
+            0: 1 | 2 | 0.01 | 1970-01-01T00:00:00.000005 | [1]
+            8: 1 | 2 | 0.01 | 1970-01-01T00:00:00.000005 | [1]
+            10: -5 | -2 | -0.01 | 1969-12-31T23:59:59.999995 | [-100]
+            1! `i` is 32768, which is not exactly a value of Int16
+            2! `d` is 2.5, which is not exactly a value of Int32
+            3! `d` is NaN, which is not exactly a value of Int32
+            4! `d` is 3000000000.0, which is not exactly a value of Int32
+            5! `p` is 0.011, which is not exactly a value of Decimal128(4, 2)
+            6! `p` is 838.860, which is not exactly a value of Decimal128(4, 2)
+            7! `p` is 100.000, which is not exactly a value of Decimal128(4, 2)
+            9! `l` is [200], which is not exactly a value of List(Int8)
+        "#]],
     );
 }
 

@@ -15,6 +15,8 @@ use arrow::datatypes::{DataType, Field, FieldRef, Fields, IntervalMonthDayNano};
 use arrow::error::ArrowError;
 use prost_reflect::{DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey, MessageDescriptor, Value};
 
+use crate::format::rounded_micros;
+
 /// Columns within a column that nobody declared: more are refused.
 const COLUMNS_MAX: usize = 10_000;
 
@@ -365,10 +367,7 @@ fn parts(message: &DynamicMessage) -> (i64, i64) {
 
 fn micros(message: &DynamicMessage) -> Result<i64, String> {
     let (seconds, nanos) = parts(message);
-    if nanos % 1000 != 0 {
-        return Err(format!("{seconds} seconds and {nanos} nanoseconds are finer than microseconds"));
-    }
-    let micros = seconds.checked_mul(1_000_000).and_then(|micros| micros.checked_add(nanos / 1000));
+    let micros = seconds.checked_mul(1_000_000).and_then(|micros| micros.checked_add(rounded_micros(nanos)));
     micros.ok_or_else(|| format!("{seconds} seconds are more than fit in microseconds"))
 }
 

@@ -263,15 +263,15 @@ fn values_that_do_not_fit_are_bad_and_never_null_or_rounded() {
         &mut rows,
         &messages,
         expect![[r#"
-        0: 127 | 0 | NULL | NULL
-        3: 0 | 0 | 1970-01-01T00:00:01.000001 | NULL
-        6: 0 | 0 | NULL | 1000001
-        1! `small` is 128, which is not exactly a value of Int8
-        2! `unsigned` is 4294967295, which is not exactly a value of Int32
-        4! `at`: 1 seconds and 1 nanoseconds are finer than microseconds
-        5! `at`: 9223372036854775807 seconds are more than fit in microseconds
-        7! `took`: 9223372036854775807 seconds are more than fit in microseconds
-    "#]],
+            0: 127 | 0 | NULL | NULL
+            3: 0 | 0 | 1970-01-01T00:00:01.000001 | NULL
+            4: 0 | 0 | 1970-01-01T00:00:01 | NULL
+            6: 0 | 0 | NULL | 1000001
+            1! `small` is 128, which is not exactly a value of Int8
+            2! `unsigned` is 4294967295, which is not exactly a value of Int32
+            5! `at`: 9223372036854775807 seconds are more than fit in microseconds
+            7! `took`: 9223372036854775807 seconds are more than fit in microseconds
+        "#]],
     );
     let mut rows = rows_of(vec![nullable("small", DataType::Utf8)], &[(1, ALL)], None);
     check(
