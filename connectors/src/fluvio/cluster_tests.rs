@@ -28,7 +28,9 @@ use super::error::Failure;
 use super::follow::{Came, Follower, Pace};
 use super::log::{End, Log, Partition, Runs};
 use super::options::CONNECTOR;
+use super::sink::read_topic;
 use crate::dead_letters::DeadLetterSender;
+use crate::sink::shape::Shape;
 use crate::sink::{SinkEvent, SinkLink, SinkRequest};
 use crate::source::{Counters, EventReceiver, Link, SourceEvent, SourceState, TableRequest, event_queue};
 
@@ -325,9 +327,22 @@ mod sink {
         RecordBatch::try_from_iter_with_nullable([("id", ids, true), ("name", names, true)]).expect("rows")
     }
 
-    /// Writes these rows as all that there are, by a sink that is started for it, and then these
-    /// changes. Answers how many records it wrote.
-    async fn write(topic: &str, all: &[(i64, &str)], change: Option<DiffPart>) -> u64 {
+    /// A sink that runs, until this is dropped.
+    struct Writing {
+        events: mpsc::UnboundedSender<SinkEvent>,
+        state: watch::Receiver<SourceState>,
+        counters: Arc<Counters>,
+        epoch: u64,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    impl Drop for Writing {
+        fn drop(&mut self) {
+            self.task.abort();
+        }
+    }
+
+    async fn start(topic: &str) -> Writing {
         let schema = rows(&[]).schema();
         let table = request(topic, &[("format", "json")], &[], &["id"]);
         let open = CONNECTOR.open_sink.expect("it writes");
@@ -335,24 +350,69 @@ mod sink {
             open(SinkRequest { table, project: "test".to_owned(), schema, key: Some(vec![0]) }).expect("options");
         sink.check().await.expect("its topic");
         let (tell, events) = mpsc::unbounded_channel();
-        let (state, _states) = watch::channel(SourceState::Connecting);
+        let (state, states) = watch::channel(SourceState::Connecting);
         let counters = Arc::new(Counters::default());
-        let task =
-            tokio::spawn(sink.run(SinkLink { name: "t".into(), events, state, counters: Arc::clone(&counters) }));
+        let link = SinkLink { name: "t".into(), events, state, counters: Arc::clone(&counters) };
+        Writing { events: tell, state: states, counters, epoch: 0, task: tokio::spawn(sink.run(link)) }
+    }
+
+    impl Writing {
+        fn write(&mut self, part: DiffPart) {
+            self.epoch += 1;
+            let (epoch, change) = (Epoch(self.epoch), Ok(vec![part]));
+            let event = SinkEvent { epoch, position: Position::default(), commit_time: 1_000_000, change };
+            self.events.send(event).expect("it runs");
+        }
+    }
+
+    fn all(all: &[(i64, &str)]) -> DiffPart {
         let pairs = (0..all.len() as u32).map(|row| Pair { old: None, new: Some(row) }).collect();
-        let first = DiffPart { batch: rows(all), weights: vec![1; all.len()], pairs };
-        for (epoch, part) in [Some(first), change].into_iter().flatten().enumerate() {
-            let event = SinkEvent {
-                epoch: Epoch(epoch as u64 + 1),
-                position: Position::default(),
-                commit_time: 1_000_000,
-                change: Ok(vec![part]),
-            };
-            tell.send(event).expect("it runs");
+        DiffPart { batch: rows(all), weights: vec![1; all.len()], pairs }
+    }
+
+    /// Writes these rows as all that there are, by a sink that is started for it, and then these
+    /// changes. Answers how many records it wrote.
+    async fn write(topic: &str, first: &[(i64, &str)], change: Option<DiffPart>) -> u64 {
+        let mut writing = start(topic).await;
+        for part in [Some(all(first)), change].into_iter().flatten() {
+            writing.write(part);
             sleep(Duration::from_secs(2)).await;
         }
-        task.abort();
-        counters.messages.load(Relaxed)
+        writing.counters.messages.load(Relaxed)
+    }
+
+    /// What the topic has.
+    async fn there(topic: &str) -> BTreeMap<String, String> {
+        let log = Arc::new(Remote::new(cluster(), topic.to_owned()));
+        let text = |bytes: Box<[u8]>| String::from_utf8(bytes.into()).expect("JSON");
+        let there = read_topic(log, Shape::Upsert, Pace::default()).await.expect("it reads");
+        there.into_iter().map(|(key, row)| (text(key), text(row))).collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "needs a Fluvio server: DELTAFRONT_TEST_FLUVIO=host:port"]
+    async fn a_server_that_is_killed_and_started_again_has_the_newest_of_each_key() {
+        let topic = topic("sink-killed", 2).await;
+        let mut writing = start(&topic).await;
+        writing.write(all(&[(1, "0"), (2, "0"), (3, "0")]));
+        sleep(Duration::from_secs(2)).await;
+        let restart = setting("DELTAFRONT_TEST_FLUVIO_RESTART");
+        let restarting = tokio::task::spawn_blocking(move || Command::new("sh").args(["-c", &restart]).status());
+        for number in 1..=100 {
+            let (old, new) = ((number - 1).to_string(), number.to_string());
+            let batch = rows(&[(1, &old), (1, &new), (2, &old), (2, &new), (3, &old), (3, &new)]);
+            let pairs = [0, 2, 4].map(|row| Pair { old: Some(row), new: Some(row + 1) }).into();
+            writing.write(DiffPart { batch, weights: vec![-1, 1, -1, 1, -1, 1], pairs });
+            sleep(Duration::from_millis(50)).await;
+        }
+        assert!(restarting.await.expect("joins").expect("a shell").success());
+        let well = writing.state.wait_for(|state| *state == SourceState::Streaming);
+        timeout(PATIENCE, well).await.expect("in time").expect("it runs");
+        // Longer than whatever a producer that was given up could still have under way.
+        sleep(Duration::from_secs(10)).await;
+        let expected = [1, 2, 3].map(|id| (format!(r#"{{"id":{id}}}"#), format!(r#"{{"id":{id},"name":"100"}}"#)));
+        assert_eq!(there(&topic).await, BTreeMap::from(expected));
+        println!("{} records written for 303 changes", writing.counters.messages.load(Relaxed));
     }
 
     #[tokio::test(flavor = "multi_thread")]

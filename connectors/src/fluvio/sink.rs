@@ -285,7 +285,11 @@ fn to_write(
 }
 
 /// What each key has in the topic.
-async fn read_topic(log: Arc<dyn Log>, shape: Shape, pace: Pace) -> Result<HashMap<Encoded, Encoded>, Failure> {
+pub(super) async fn read_topic(
+    log: Arc<dyn Log>,
+    shape: Shape,
+    pace: Pace,
+) -> Result<HashMap<Encoded, Encoded>, Failure> {
     let mut there = HashMap::new();
     let mut read: BTreeMap<i32, i64> = BTreeMap::new();
     loop {
