@@ -66,6 +66,15 @@ impl DeadLetter {
         }
     }
 
+    /// All of it, as a line of JSON: for places that have nowhere else to keep the reason. Key, value
+    /// and headers are in base64, since they may be any bytes; where they are text, it stands beside
+    /// them.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // A line of texts and numbers is always JSON.
+        serde_json::to_string(&Line::of(self)).unwrap_or_default()
+    }
+
     /// What Kafka Connect sends along with a dead letter, by the same names, beside the message's own
     /// headers.
     #[must_use]
@@ -91,8 +100,7 @@ pub trait DeadLetterWriter: Send {
     fn write(&mut self, letters: &[&DeadLetter]) -> Result<(), String>;
 }
 
-/// Appends letters to a file, a line of JSON each. Key, value and headers are in base64, since they
-/// may be any bytes; where they are text, it stands beside them.
+/// Appends letters to a file, a line each ([`DeadLetter::to_json`]).
 pub struct DeadLetterFile {
     path: PathBuf,
     file: Option<BufWriter<File>>,
@@ -130,7 +138,7 @@ impl DeadLetterFile {
             }
         };
         for letter in letters {
-            serde_json::to_writer(&mut *file, &Line::of(letter))?;
+            file.write_all(letter.to_json().as_bytes())?;
             file.write_all(b"\n")?;
         }
         file.flush()?;

@@ -17,6 +17,8 @@ pub mod generator; // worlds that are made up, for those who have no database at
 pub mod format; // what the bytes of messages mean
 #[cfg(feature = "kafka")]
 pub mod kafka; // topics of a cluster
+#[cfg(feature = "fluvio")]
+pub mod fluvio; // the same, of a Fluvio cluster
 pub mod topic; // messages of a topic into changes of tables
 pub mod sink; // the words that all sinks share
 pub mod dead_letters; // messages that could not be read

@@ -21,6 +21,8 @@ use tokio::sync::{mpsc, watch};
 
 use crate::source::{Counters, Problem, SourceState, TableRequest};
 
+pub mod shape; // what a message says of its key
+
 /// A table that rows are written to.
 #[derive(Clone, Debug)]
 pub struct SinkRequest {

@@ -20,6 +20,8 @@ pub const CONNECTORS: &[Connector] = &[
     connectors::generator::CONNECTOR,
     #[cfg(feature = "kafka")]
     connectors::kafka::CONNECTOR,
+    #[cfg(feature = "fluvio")]
+    connectors::fluvio::CONNECTOR,
 ];
 
 /// Connectors that a program may be built without, by the cargo feature of the same name.

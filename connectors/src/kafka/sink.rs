@@ -24,9 +24,9 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::Offset;
-use serde::de::IgnoredAny;
 
 use crate::format::encode::JsonEncoder;
+use crate::sink::shape::{Shape, envelope};
 use crate::sink::{Desk, Encoded, KeyChange, Lies, Pending, Sink, SinkLink, SinkRequest};
 use crate::source::{Counters, Problem, SourceState};
 use crate::topic::thread::{Stopped, Waiting, on_thread};
@@ -43,15 +43,6 @@ const PATIENCE: Duration = Duration::from_millis(100);
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long to wait before what failed is tried again, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-
-/// What a message says of its key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Shape {
-    /// What it is, or nothing.
-    Upsert,
-    /// What it was and is, as Debezium says it; and nothing after a delete.
-    Debezium,
-}
 
 /// What a reader of the topic can rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,18 +81,7 @@ pub fn open(request: SinkRequest) -> Result<Box<dyn Sink>, Problem> {
     };
     let encoder = JsonEncoder::new(&schema, key).map_err(|error| of_table(error, "CAST it to TEXT in the SELECT"))?;
     let option = |name: &str| table.options.get(name).map(String::as_str);
-    let shape = match option("format") {
-        Some("json") => Shape::Upsert,
-        Some("debezium-json") => Shape::Debezium,
-        other => {
-            let what = format!("topics are not written as `{}`", other.unwrap_or_default());
-            return Err(of_table(what, "write format = 'json' or 'debezium-json'"));
-        }
-    };
-    match option("mode") {
-        None | Some("upsert") => {}
-        Some(mode) => return Err(of_table(format!("topics are not written in mode `{mode}`"), "leave `mode` out")),
-    }
+    let shape = Shape::read(option("format"), option("mode")).map_err(|(what, remedy)| of_table(what, remedy))?;
     let delivery = match option("delivery") {
         None | Some("transactional") => Delivery::Transactional,
         Some("at_least_once") => Delivery::AtLeastOnce,
@@ -452,32 +432,11 @@ impl Writer {
         match (self.shape, &change.new) {
             (Shape::Upsert, new) => self.send_message(producer, key, new.as_deref()),
             (Shape::Debezium, new) => {
-                let envelope = self.envelope(change, pending);
+                let envelope = envelope(&self.name, change, pending);
                 self.send_message(producer, key, Some(envelope.as_bytes()))?;
                 if new.is_none() { self.send_message(producer, key, None) } else { Ok(()) }
             }
         }
-    }
-
-    fn envelope(&self, change: &KeyChange, pending: &Pending) -> String {
-        let op = match change {
-            KeyChange { old: None, .. } => "c",
-            KeyChange { new: None, .. } => "d",
-            _ => "u",
-        };
-        // Rows were made as JSON, which is UTF-8.
-        let row = |row: &Option<Encoded>| {
-            row.as_ref().map_or("null".to_owned(), |row| String::from_utf8_lossy(row).into_owned())
-        };
-        let table = serde_json::Value::from(&*self.name);
-        let (millis, epoch) = (pending.commit_time / 1000, pending.epoch);
-        format!(
-            r#"{{"before":{},"after":{},"source":{{"version":"{}","connector":"deltafront","name":"deltafront","ts_ms":{millis},"snapshot":"{}","db":"","table":{table},"epoch":{epoch}}},"op":"{op}","ts_ms":{millis}}}"#,
-            row(&change.old),
-            row(&change.new),
-            env!("CARGO_PKG_VERSION"),
-            pending.is_first,
-        )
     }
 
     fn send_message(&self, producer: &BaseProducer<Deliveries>, key: &[u8], value: Option<&[u8]>) -> KafkaResult<()> {
@@ -512,7 +471,7 @@ impl Writer {
                 Some(Ok(message)) => {
                     heard = Instant::now();
                     let Some(key) = message.key() else { continue };
-                    match message.payload().and_then(|value| self.row_in(value)) {
+                    match message.payload().and_then(|value| self.shape.row_in(value)) {
                         Some(row) => drop(there.insert(key.into(), row)),
                         None => drop(there.remove(key)),
                     }
@@ -525,23 +484,4 @@ impl Writer {
         consumer.unassign()?;
         Ok(there)
     }
-
-    /// The row that a message of ours has.
-    fn row_in(&self, value: &[u8]) -> Option<Encoded> {
-        match self.shape {
-            Shape::Upsert => Some(value.into()),
-            Shape::Debezium => {
-                let (_, rest) = leading_json(value.strip_prefix(br#"{"before":"#)?)?;
-                let (after, _) = leading_json(rest.strip_prefix(br#","after":"#)?)?;
-                (after != b"null").then(|| after.into())
-            }
-        }
-    }
-}
-
-/// A JSON value, and what follows it.
-fn leading_json(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let mut values = serde_json::Deserializer::from_slice(text).into_iter::<IgnoredAny>();
-    values.next()?.ok()?;
-    text.split_at_checked(values.byte_offset())
 }

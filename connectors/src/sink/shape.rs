@@ -1,0 +1,113 @@
+//! What a message of a topic that is written says of its key.
+
+use serde::de::IgnoredAny;
+
+use super::{Encoded, KeyChange, Pending};
+
+/// What a message says of its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// What it is, or nothing.
+    Upsert,
+    /// What it was and is, as Debezium says it; and nothing after a delete.
+    Debezium,
+}
+
+impl Shape {
+    /// By what `format` and `mode` say.
+    ///
+    /// # Errors
+    /// With what is wrong with them, and what to write.
+    pub fn read(format: Option<&str>, mode: Option<&str>) -> Result<Shape, (String, &'static str)> {
+        let shape = match format {
+            Some("json") => Shape::Upsert,
+            Some("debezium-json") => Shape::Debezium,
+            other => {
+                let what = format!("topics are not written as `{}`", other.unwrap_or_default());
+                return Err((what, "write format = 'json' or 'debezium-json'"));
+            }
+        };
+        match mode {
+            None | Some("upsert") => Ok(shape),
+            Some(mode) => Err((format!("topics are not written in mode `{mode}`"), "leave `mode` out")),
+        }
+    }
+
+    /// The row that a message of ours leaves its key with.
+    #[must_use]
+    pub fn row_in(self, value: &[u8]) -> Option<Encoded> {
+        match self {
+            Shape::Upsert => Some(value.into()),
+            Shape::Debezium => {
+                let (_, rest) = leading_json(value.strip_prefix(br#"{"before":"#)?)?;
+                let (after, _) = leading_json(rest.strip_prefix(br#","after":"#)?)?;
+                (after != b"null").then(|| after.into())
+            }
+        }
+    }
+}
+
+/// What happened to a key as Debezium says it. `name` is the sink's.
+#[must_use]
+pub fn envelope(name: &str, change: &KeyChange, pending: &Pending) -> String {
+    let op = match change {
+        KeyChange { old: None, .. } => "c",
+        KeyChange { new: None, .. } => "d",
+        _ => "u",
+    };
+    // Rows were made as JSON, which is UTF-8.
+    let row =
+        |row: &Option<Encoded>| row.as_ref().map_or("null".to_owned(), |row| String::from_utf8_lossy(row).into_owned());
+    let table = serde_json::Value::from(name);
+    let (millis, epoch) = (pending.commit_time / 1000, pending.epoch);
+    format!(
+        r#"{{"before":{},"after":{},"source":{{"version":"{}","connector":"deltafront","name":"deltafront","ts_ms":{millis},"snapshot":"{}","db":"","table":{table},"epoch":{epoch}}},"op":"{op}","ts_ms":{millis}}}"#,
+        row(&change.old),
+        row(&change.new),
+        env!("CARGO_PKG_VERSION"),
+        pending.is_first,
+    )
+}
+
+/// A JSON value, and what follows it.
+fn leading_json(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut values = serde_json::Deserializer::from_slice(text).into_iter::<IgnoredAny>();
+    values.next()?.ok()?;
+    text.split_at_checked(values.byte_offset())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(old: Option<&str>, new: Option<&str>) -> KeyChange {
+        let encoded = |row: &str| Encoded::from(row.as_bytes());
+        KeyChange { old: old.map(encoded), new: new.map(encoded) }
+    }
+
+    #[test]
+    fn what_an_envelope_leaves_is_read_back() {
+        let tricky = r#"{"a":"}\",\"after\":null"}"#;
+        for (old, new) in [(None, Some(tricky)), (Some(tricky), Some("{}")), (Some(tricky), None)] {
+            let envelope = envelope("a \"table\"", &change(old, new), &Pending::default());
+            let left = Shape::Debezium.row_in(envelope.as_bytes());
+            assert_eq!(left.as_deref(), new.map(str::as_bytes), "{envelope}");
+            assert!(serde_json::from_str::<serde_json::Value>(&envelope).is_ok(), "{envelope}");
+        }
+    }
+
+    #[test]
+    fn what_others_wrote_leaves_no_row() {
+        for foreign in ["", "{", r#"{"before":"#, r#"{"before":null,"after":{"#, r#"{"after":{}}"#, "null"] {
+            assert_eq!(Shape::Debezium.row_in(foreign.as_bytes()), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn only_json_is_written_and_only_by_its_keys() {
+        assert_eq!(Shape::read(Some("json"), None), Ok(Shape::Upsert));
+        assert_eq!(Shape::read(Some("debezium-json"), Some("upsert")), Ok(Shape::Debezium));
+        assert!(Shape::read(Some("avro"), None).is_err());
+        assert!(Shape::read(Some("json"), Some("append")).is_err());
+    }
+}
