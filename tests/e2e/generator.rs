@@ -59,7 +59,14 @@ async fn judge(project: &ProjectFolder, client: &Client) {
     let (events, receiver) = event_queue(64 << 20);
     let (state, _) = watch::channel(SourceState::Connecting);
     let (_, durable) = watch::channel(None);
-    let telling = tokio::spawn(prepared.source.run(Link { name: Arc::from("judged"), events, state, durable }));
+    let telling = tokio::spawn(prepared.source.run(Link {
+        name: Arc::from("judged"),
+        events,
+        state,
+        durable,
+        dead_letters: Default::default(),
+        counters: Default::default(),
+    }));
     load(client, receiver, &names, &keys).await;
     telling.abort();
 }
