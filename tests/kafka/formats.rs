@@ -1,10 +1,12 @@
 //! What the bytes of messages mean, with a real registry where there is one.
 
+use rdkafka::admin::AdminOptions;
+use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 use tests::{ProjectFolder, Server};
 use xtask::kafka::PrivateRegistry;
 
-use crate::client::{Sender, broker, config, create_topic, shows, unique};
+use crate::client::{Sender, admin, broker, config, create_topic, shows, unique};
 
 /// Avro as its specification has it (1.11, "Binary Encoding"): a long.
 fn long(value: i64, out: &mut Vec<u8>) {
@@ -194,5 +196,51 @@ async fn nested_large_and_poisoned() {
     shows(&mut subscriber, "unread", json!([[1000]])).await;
     let (_, metrics) = tests::http::get(&server.address(), "/metrics").await;
     assert!(metrics.contains(&format!("source_dead_letters_total{{source=\"{topic}\"}} 10000")), "{metrics}");
+    server.stop().await;
+}
+
+/// A registry that is away holds the source up, and retention does not wait: what it was to read next is
+/// gone when it comes to it, which is told and not passed over.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_deleted_before_they_were_read_are_no_silent_jump() {
+    let kafka = broker();
+    let mut registry = PrivateRegistry::start().expect("a registry");
+    let client = config(kafka.bootstrap());
+    let topic = unique("orders");
+    create_topic(&client, &topic, 1, &[("max.message.bytes", "30000000")]).await;
+    let fields = json!([{ "name": "id", "type": "int" }, { "name": "name", "type": "string" }]);
+    let schema = json!({ "schema": json!({ "type": "record", "name": "o", "fields": fields }).to_string() });
+    let id = register(&registry, &format!("{topic}-value"), schema);
+    let project = ProjectFolder::of(&format!(
+        "CREATE TABLE orders (id INT, name TEXT)
+           WITH (connector = 'kafka', brokers = '{}', topic = '{topic}', format = 'avro', registry = '{}',
+                 'queued.max.messages.kbytes' = '1000', 'fetch.message.max.bytes' = '100000', 'fetch.max.bytes' = '2000000');
+         CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM orders;",
+        kafka.bootstrap(),
+        registry.url()
+    ));
+    let server = Server::start(&project).await;
+    registry.stop();
+    let mut large = client.clone();
+    large.set("message.max.bytes", "30000000");
+    let sender = Sender::new(&large);
+    let name = "y".repeat(500_000);
+    let message = framed(id, |out| {
+        long(1, out);
+        text(&name, out);
+    });
+    sender.send_raw(&topic, None, Some(&message));
+    server.source_says("the schema registry does not answer").await;
+    for _ in 0..40 {
+        sender.send_raw(&topic, None, Some(&message));
+    }
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(&topic, 0, Offset::Offset(40)).expect("an offset");
+    admin(&client).delete_records(&list, &AdminOptions::new()).await.expect("an answer");
+    registry.start_again().expect("a registry");
+    // It is kept in memory, and begins anew: the same schema again, under the same number.
+    let again = json!({ "schema": json!({ "type": "record", "name": "o", "fields": fields }).to_string() });
+    assert_eq!(register(&registry, &format!("{topic}-value"), again), id);
+    server.source_says("were deleted before they were read; restart").await;
     server.stop().await;
 }

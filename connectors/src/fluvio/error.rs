@@ -25,6 +25,9 @@ pub enum Failure {
         /// The oldest that is.
         next: i64,
     },
+    /// What was asked for is behind the end of the partition.
+    #[error("the partition ends before this place")]
+    Beyond,
     /// The operator's move.
     #[error("{error}")]
     Refused {
@@ -62,6 +65,9 @@ impl From<&ErrorCode> for Failure {
     fn from(code: &ErrorCode) -> Failure {
         match code {
             ErrorCode::OffsetEvicted { next_available, .. } => Failure::Evicted { next: *next_available },
+            ErrorCode::OffsetOutOfRange => Failure::Beyond,
+            // Servers of 0.50 have no code for it. One that says it in other words is trouble, no loss.
+            ErrorCode::Other(text) if text.contains("is greater than leo") => Failure::Beyond,
             ErrorCode::TopicDeleted => Failure::Deleted,
             ErrorCode::TopicNotFound => Failure::NoTopic,
             ErrorCode::PermissionDenied => {

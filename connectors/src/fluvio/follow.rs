@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::error::Failure;
 use super::log::{End, Log, Record, Run, Runs};
@@ -25,6 +25,9 @@ const ANSWER_BYTES: (i32, i32) = (16 << 20, 1 << 30);
 const ANSWER_BYTES_MIN: i32 = 1 << 20;
 /// How often a stream may be opened without a record before it counts as trouble.
 const IN_VAIN_MAX: u32 = 2;
+
+/// How often a server must say that our place is behind its end.
+const BEYOND_MAX: u32 = 4;
 
 /// Where the ends of partitions are, as last heard of the controller.
 pub type Ends = BTreeMap<i32, End>;
@@ -57,11 +60,9 @@ pub enum Loss {
         /// Its offset.
         begin: i64,
     },
-    /// The partition ends before the place where we are.
-    Short {
-        /// Where it ends.
-        end: i64,
-    },
+    /// The partition ends before the place where we are. Its server says so: the controller is late at
+    /// times, by seconds when much is written.
+    Short,
     /// The topic was deleted.
     Deleted,
 }
@@ -73,11 +74,17 @@ pub struct Pace {
     pub retry: (Duration, Duration),
     /// For the next record, when the controller says that there are more.
     pub quiet: Duration,
+    /// For the next record, whatever it says: then the stream is opened again, should it be dead.
+    pub silent: Duration,
 }
 
 impl Default for Pace {
     fn default() -> Pace {
-        Pace { retry: (Duration::from_millis(100), Duration::from_secs(5)), quiet: Duration::from_secs(2) }
+        Pace {
+            retry: (Duration::from_millis(100), Duration::from_secs(5)),
+            quiet: Duration::from_secs(2),
+            silent: Duration::from_secs(60),
+        }
     }
 }
 
@@ -114,6 +121,8 @@ pub struct Follower {
     bytes_max: i32,
     /// Streams opened since one was well.
     in_vain: u32,
+    /// How often its server has said, without anything else between, that our place is behind its end.
+    beyond: u32,
     /// Whether the last that was told was trouble.
     in_trouble: bool,
 }
@@ -141,6 +150,7 @@ impl Follower {
             usual_bytes,
             bytes_max: usual_bytes,
             in_vain: 0,
+            beyond: 0,
             in_trouble: false,
         }
     }
@@ -156,6 +166,7 @@ impl Follower {
                 Ok(()) => return,
                 Err(failure) => failure,
             };
+            self.beyond = if failure.why == Failure::Beyond { self.beyond + 1 } else { 0 };
             if self.in_vain <= IN_VAIN_MAX && failure.is_usual {
                 tracing::debug!(partition, next = self.place.next, why = failure.why.to_string(), "opened again");
                 delay = self.pace.retry.0;
@@ -165,15 +176,9 @@ impl Follower {
                 Failure::Evicted { next } if next > self.place.next => Came::Lost(Loss::Evicted { begin: next }),
                 Failure::Deleted => Came::Lost(Loss::Deleted),
                 Failure::Refused { error, remedy } => Came::Refused { error, remedy },
-                why => {
-                    // Asking for what is beyond the end is an error without a name. The controller is
-                    // late at times: only what it says again and again is believed.
-                    let end = self.ends.borrow().get(&partition).map(|end| end.written);
-                    match end.filter(|end| *end < self.place.next && self.in_vain > 2 * IN_VAIN_MAX) {
-                        Some(end) => Came::Lost(Loss::Short { end }),
-                        None => Came::Trouble(why.to_string()),
-                    }
-                }
+                // A server that has just been started may say so before it has read its own log.
+                Failure::Beyond if self.beyond >= BEYOND_MAX => Came::Lost(Loss::Short),
+                why => Came::Trouble(why.to_string()),
             };
             self.in_trouble = matches!(end, Came::Trouble(_));
             let is_last = !self.in_trouble;
@@ -190,10 +195,14 @@ impl Follower {
         self.in_vain = self.in_vain.saturating_add(1);
         let mut runs: Runs =
             self.log.open(self.partition, self.place.next, self.bytes_max).await.map_err(Ended::bad)?;
+        let mut heard = Instant::now();
         loop {
             let Ok(next) = timeout(self.pace.quiet, runs.next()).await else {
                 self.is_all_there()?;
                 self.in_vain = 0;
+                if heard.elapsed() >= self.pace.silent {
+                    return Err(Ended::usual(Failure::Passing("nothing has come for long".to_owned())));
+                }
                 if std::mem::take(&mut self.in_trouble) && !tell.tell(Came::Well).await {
                     return Ok(());
                 }
@@ -209,6 +218,7 @@ impl Follower {
                 Some(Err(why)) => return Err(Ended::bad(why)),
                 None => return Err(Ended::usual(Failure::Passing("the server ended the stream".to_owned()))),
             };
+            heard = Instant::now();
             let (records, leaves_out) = self.place.take(run);
             if !records.is_empty() {
                 (self.in_vain, self.in_trouble) = (0, false);
@@ -285,7 +295,7 @@ mod tests {
         let (_ends, ends) =
             watch::channel(ends.iter().map(|(id, end)| (*id, End { readable: *end, written: *end })).collect());
         let soon = Duration::from_millis(1);
-        let pace = Pace { retry: (soon, soon), quiet: Duration::from_millis(20) };
+        let pace = Pace { retry: (soon, soon), quiet: Duration::from_millis(20), silent: Duration::from_millis(100) };
         let following =
             tokio::spawn(Follower::new(Arc::clone(&log) as _, 0, next, 1, ends, pace).run(tell, |came| came));
         let (mut came, mut count) = (Vec::new(), 0);
@@ -394,11 +404,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_place_beyond_the_end_is_a_loss_when_it_is_said_again_and_again() {
-        let beyond = || Answer::Breaks(Vec::new(), Failure::Passing("start offset: 9 is greater".to_owned()));
+    async fn a_place_beyond_the_end_is_a_loss_when_its_server_says_so_again_and_again() {
+        let beyond = || Answer::Breaks(Vec::new(), Failure::Beyond);
         let (came, log) = follow(9, 1, &[(0, 3)], (0..9).map(|_| beyond()).collect()).await;
-        assert_eq!(came.last(), Some(&format!("{:?}", Came::Lost(Loss::Short { end: 3 }))));
-        assert!(log.opened_at().len() > 3, "once is not enough: the controller is late at times");
+        assert_eq!(came.last(), Some(&format!("{:?}", Came::Lost(Loss::Short))));
+        assert_eq!(log.opened_at().len(), 4, "once is not enough");
+    }
+
+    /// Measured: a server was killed while the controller still said an end from before the last
+    /// records. Opening failed again and again, and the old end was believed.
+    #[tokio::test]
+    async fn a_controller_that_is_late_and_a_server_that_is_gone_are_no_loss() {
+        let gone = || Answer::Refuses(Failure::Passing("connection refused".to_owned()));
+        let mut script: Vec<Answer> = (0..9).map(|_| gone()).collect();
+        script.push(Answer::Runs(vec![run(9..10)]));
+        let (came, _) = follow(9, 1, &[(0, 3)], script).await;
+        assert_eq!(came.last().map(String::as_str), Some("9-9"), "{came:?}");
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_silent_for_long_is_opened_again() {
+        let (came, log) = follow(3, 1, &[], vec![Answer::Runs(Vec::new()), Answer::Runs(vec![run(3..4)])]).await;
+        assert_eq!((came, log.opened_at()), (vec!["3-3".to_owned()], vec![3, 3]));
     }
 
     #[tokio::test]

@@ -351,7 +351,7 @@ async fn read_partition(
                 }
                 Some(Came::Refused { error, remedy }) => return Err(Failure::Refused { error, remedy }),
                 Some(Came::Lost(Loss::Deleted)) => return Err(Failure::Deleted),
-                Some(Came::Lost(Loss::Short { .. })) | None => return Err(silent()),
+                Some(Came::Lost(Loss::Short)) | None => return Err(silent()),
             }
         }
     }

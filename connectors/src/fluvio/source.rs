@@ -475,9 +475,9 @@ impl Reading {
                 ),
                 begin,
             ),
-            Loss::Short { end } => (
+            Loss::Short => (
                 format!(
-                    "partition {partition} of {topic} ends at {end}, and was read up to {next}: its server has lost records, or the topic was made again"
+                    "partition {partition} of {topic} ends before {next}, and was read up to there: its server has lost records, or the topic was made again"
                 ),
                 0,
             ),
@@ -561,7 +561,7 @@ mod tests {
         let (dead_letters, counters) = (DeadLetterSender::default(), Arc::new(Counters::default()));
         let link = Link { name: "t".into(), events, state, durable: marks, dead_letters, counters };
         let soon = Duration::from_millis(5);
-        let pace = Pace { retry: (soon, soon), quiet: soon * 10 };
+        let pace = Pace { retry: (soon, soon), quiet: soon * 10, silent: soon * 1000 };
         tokio::spawn(read(topic, Arc::new(script), pace, soon, link));
         Running { events: receiver, state: states, _durable: durable }
     }
