@@ -228,7 +228,8 @@ fn plan_sink(
             return None;
         };
         if declared != *field.data_type() {
-            let what = format!("`{}` is declared as {}, and gets {}", column.name, column.data_type, field.data_type());
+            let gets = filter::type_name(field.data_type()).to_uppercase();
+            let what = format!("`{}` is declared as {}, and gets {gets}", column.name, column.data_type);
             let help = format!("write CAST(… AS {}) in the SELECT", column.data_type);
             wrong.push(Diagnostic::at(declaration.place.clone(), what).help(help));
             return None;

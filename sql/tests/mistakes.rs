@@ -317,7 +317,6 @@ fn what_can_not_be_kept() {
 CREATE MATERIALIZED VIEW b AS SELECT id FROM orders WHERE now() > TIMESTAMP '2026-01-01';
 CREATE MATERIALIZED VIEW c AS SELECT id FROM orders WHERE total >= ALL (SELECT total FROM orders);
 CREATE POLICY p ON a USING (true);
-INSERT INTO orders SELECT 1;
 SELECT 1;
 DROP TABLE orders",
         &expect![[r#"
@@ -342,28 +341,21 @@ DROP TABLE orders",
               | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
               = help: write NOT EXISTS (SELECT … WHERE NOT …), or compare with a max or min
 
-            error: this version has no sinks
+            error: a SELECT by itself keeps nothing
              --> b.sql:5:1
               |
-            5 | INSERT INTO orders SELECT 1;
-              | ^^^^^^^^^^^^^^^^^^^^^^^^^^^
-              = help: remove the INSERT INTO
-
-            error: a SELECT by itself keeps nothing
-             --> b.sql:6:1
-              |
-            6 | SELECT 1;
+            5 | SELECT 1;
               | ^^^^^^^^
               = help: write CREATE MATERIALIZED VIEW name AS SELECT …
 
             error: a project is made of CREATE TABLE, VIEW, MATERIALIZED VIEW and POLICY, and GRANT SELECT
-             --> b.sql:7:1
+             --> b.sql:6:1
               |
-            7 | DROP TABLE orders
+            6 | DROP TABLE orders
               | ^^^^^^^^^^^^^^^^^
               = help: files that belong to something else are left out by `exclude` in deltafront.toml
 
-            6 mistakes
+            5 mistakes
         "#]],
     );
 }
@@ -1002,6 +994,71 @@ fn conditions_are_checked() {
               = help: a policy is made of columns, constants and claim('…'); = <> < <= > >=, IN, BETWEEN, LIKE, ILIKE, IS NULL, = ANY (claim('…')); AND, OR, NOT; CAST of constants and claims. Anything else can be a column of the projection, hidden by WITH (hide = '…')
 
             24 mistakes
+        "#]],
+    );
+}
+
+#[test]
+fn what_can_not_be_written() {
+    check(
+        &[(
+            "a.sql",
+            "CREATE TABLE orders (id INT PRIMARY KEY, total NUMERIC(10, 2)) WITH (connector = 'postgres', url = 'x');
+CREATE TABLE out (id INT PRIMARY KEY, total BIGINT) WITH (connector = 'kafka', topic = 'out');
+CREATE TABLE other (id INT) WITH (connector = 'kafka', topic = 'other');
+CREATE TABLE few (id INT, total NUMERIC(10, 2), more INT) WITH (connector = 'kafka', topic = 'few');
+INSERT INTO out SELECT id, total FROM orders;
+INSERT INTO out SELECT id, 1 FROM orders;
+INSERT INTO few SELECT id, total FROM orders;
+INSERT INTO othr SELECT id FROM orders;
+INSERT INTO other VALUES (1);
+CREATE MATERIALIZED VIEW v AS SELECT * FROM out;
+",
+        )],
+        &expect![[r#"
+            error: `total` is declared as BIGINT, and gets NUMERIC(10,2)
+             --> a.sql:5:1
+              |
+            5 | INSERT INTO out SELECT id, total FROM orders;
+              | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+              = help: write CAST(… AS BIGINT) in the SELECT
+
+            error: `out` is written to twice
+             --> a.sql:6:13
+              |
+            6 | INSERT INTO out SELECT id, 1 FROM orders;
+              |             ^^^
+              = help: the first INSERT is at a.sql:5; make one of both with UNION ALL
+
+            error: `few` has 3 columns, and gets 2
+             --> a.sql:7:1
+              |
+            7 | INSERT INTO few SELECT id, total FROM orders;
+              | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+              = help: select as many columns as the table declares, in their order
+
+            error: there is no table `othr`
+             --> a.sql:8:13
+              |
+            8 | INSERT INTO othr SELECT id FROM orders;
+              |             ^^^^
+              = help: did you mean `other`?
+
+            error: an INSERT keeps a table as a SELECT has it, and knows nothing else
+             --> a.sql:9:1
+              |
+            9 | INSERT INTO other VALUES (1);
+              | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+              = help: write INSERT INTO table SELECT …, without VALUES, ON CONFLICT and RETURNING
+
+            error: `out` is written to by an INSERT INTO
+              --> a.sql:10:45
+               |
+            10 | CREATE MATERIALIZED VIEW v AS SELECT * FROM out;
+               |                                             ^^^
+              = help: to read the topic too, declare another table for it
+
+            6 mistakes
         "#]],
     );
 }
