@@ -20,6 +20,7 @@ use pipeline::{DiffPart, Epoch, Position};
 use tokio::sync::{mpsc, watch};
 
 use crate::source::{Counters, Problem, SourceState, TableRequest};
+use crate::topic::thread::on_thread;
 
 pub mod shape; // what a message says of its key
 
@@ -266,4 +267,25 @@ impl Desk {
     fn lock(&self) -> std::sync::MutexGuard<'_, DeskState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Takes what a sink is told to its desk, on a thread of its own: the rows of a large epoch are a second's
+/// work, and whoever else runs on the runtime is not kept waiting for it. Never resolves.
+pub fn taking(
+    name: &str,
+    mut events: mpsc::UnboundedReceiver<SinkEvent>,
+    desk: Arc<Desk>,
+    mut encoder: Box<dyn RowEncoder>,
+) -> BoxFuture<'static, ()> {
+    let name = name.to_owned();
+    on_thread(format!("take {name}"), move |mut waiting| {
+        while let Ok(Some(event)) = waiting.until(events.recv()) {
+            if let Err(error) = desk.put(event, &mut *encoder) {
+                tracing::error!(sink = name, error, "can't encode rows, which is a mistake of ours");
+                break;
+            }
+        }
+        desk.close();
+        let _ = waiting.until(std::future::pending::<()>());
+    })
 }

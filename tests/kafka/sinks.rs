@@ -152,10 +152,9 @@ async fn an_older_writer_is_fenced_and_says_so() {
     let topic = unique("totals");
     create_topic(&client, &topic, 1, &[]).await;
     let (postgres, sql) = shop(ORDERS).await;
-    // Two projects, so that they do not share a slot, with one name to write under.
+    // Two projects, so that they do not share a slot: it is the topic that can't have two writers.
     let project = |name: &str| {
-        let more = format!("format = 'json', transactional_id = 'one-{topic}'");
-        let project = totals(&kafka, &postgres, &topic, &more);
+        let project = totals(&kafka, &postgres, &topic, "format = 'json'");
         std::fs::write(project.path().join("deltafront.toml"), format!("[project]\nname = \"{name}\"\n"))
             .expect("a file");
         project

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 
 use crate::format::encode::JsonEncoder;
 use crate::sink::shape::{Shape, envelope};
-use crate::sink::{Desk, Encoded, KeyChange, Lies, Pending, Sink, SinkLink, SinkRequest};
+use crate::sink::{Desk, Encoded, KeyChange, Lies, Pending, Sink, SinkLink, SinkRequest, taking};
 use crate::source::{Counters, Problem, SourceState};
 use crate::topic::thread::{Stopped, Waiting, on_thread};
 
@@ -95,20 +95,11 @@ impl Sink for FluvioSink {
 
     fn run(self: Box<Self>, link: SinkLink) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let FluvioSink { table, topic, cluster, shape, mut encoder } = *self;
-            let SinkLink { name, mut events, state, counters } = link;
+            let FluvioSink { topic, cluster, shape, encoder, .. } = *self;
+            let SinkLink { name, events, state, counters } = link;
             let desk = Arc::new(Desk::default());
             let of_thread = Arc::clone(&desk);
-            let taking = async move {
-                while let Some(event) = events.recv().await {
-                    if let Err(error) = desk.put(event, &mut encoder) {
-                        tracing::error!(sink = table, error, "can't encode rows, which is a mistake of ours");
-                        break;
-                    }
-                }
-                desk.close();
-                std::future::pending::<()>().await;
-            };
+            let taking = taking(&name, events, Arc::clone(&desk), Box::new(encoder));
             let writing = on_thread(format!("sink {name}"), move |waiting| {
                 let log: Arc<dyn Log> = Arc::new(Remote::new(cluster.clone(), topic.clone()));
                 Writer { name, topic, cluster, log, shape, desk: of_thread, state, counters, waiting }.run();

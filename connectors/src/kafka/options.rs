@@ -40,7 +40,9 @@ pub const CONNECTOR: Connector = Connector {
 /// With what is wrong with them.
 pub fn cluster(project: &str, table: &mut TableRequest) -> Result<Cluster, Problem> {
     let brokers = table.options.remove("brokers").unwrap_or_default();
-    let group = table.options.remove("group").unwrap_or_else(|| format!("deltafront_{project}"));
+    // What is committed says of one source how far it is: those of a name of their own have a group of their own.
+    let own = table.options.get("source").map_or_else(String::new, |source| format!("_{source}"));
+    let group = table.options.remove("group").unwrap_or_else(|| format!("deltafront_{project}{own}"));
     let mut properties: BTreeMap<String, String> = table.options.extract_if(.., |name, _| name.contains('.')).collect();
     if let Some(own) = OWN.iter().find(|own| properties.contains_key(**own)) {
         return Err(Problem {

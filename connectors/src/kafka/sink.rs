@@ -27,7 +27,7 @@ use rdkafka::topic_partition_list::Offset;
 
 use crate::format::encode::JsonEncoder;
 use crate::sink::shape::{Shape, envelope};
-use crate::sink::{Desk, Encoded, KeyChange, Lies, Pending, Sink, SinkLink, SinkRequest};
+use crate::sink::{Desk, Encoded, KeyChange, Lies, Pending, Sink, SinkLink, SinkRequest, taking};
 use crate::source::{Counters, Problem, SourceState};
 use crate::topic::thread::{Stopped, Waiting, on_thread};
 
@@ -97,8 +97,9 @@ pub fn open(request: SinkRequest) -> Result<Box<dyn Sink>, Problem> {
     {
         return Err(of_table(format!("`{read}` is of topics that are read, and this one is written"), "leave it out"));
     }
-    let transactional_id =
-        option("transactional_id").map_or_else(|| format!("deltafront_{project}_{}", table.name), str::to_owned);
+    // Two that write one topic undo each other's rows, whatever projects they are of: one of them is fenced.
+    let topic_of = option("topic").unwrap_or_default();
+    let transactional_id = option("transactional_id").map_or_else(|| format!("deltafront_{topic_of}"), str::to_owned);
     let topic = table.options.remove("topic").unwrap_or_default();
     let name = table.name.clone();
     let cluster = options::cluster(&project, &mut table)?;
@@ -131,21 +132,12 @@ impl Sink for KafkaSink {
 
     fn run(self: Box<Self>, link: SinkLink) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let KafkaSink { topic, cluster, shape, delivery, transactional_id, mut encoder, table } = *self;
-            let SinkLink { name, mut events, state, counters } = link;
+            let KafkaSink { topic, cluster, shape, delivery, transactional_id, encoder, .. } = *self;
+            let SinkLink { name, events, state, counters } = link;
             let run = format!("{:x}", run_id());
             let desk = Arc::new(Desk::default());
             let of_thread = Arc::clone(&desk);
-            let taking = async move {
-                while let Some(event) = events.recv().await {
-                    if let Err(error) = desk.put(event, &mut encoder) {
-                        tracing::error!(sink = table, error, "can't encode rows, which is a mistake of ours");
-                        break;
-                    }
-                }
-                desk.close();
-                std::future::pending::<()>().await;
-            };
+            let taking = taking(&name, events, Arc::clone(&desk), Box::new(encoder));
             let writing = on_thread(format!("sink {name}"), move |waiting| {
                 let mut writer = Writer {
                     name,
