@@ -3,7 +3,7 @@
 use fluvio::config::{TlsConfig, TlsPaths, TlsPolicy};
 
 use crate::source::{Connector, Opened, Problem, TableOption, TableRequest};
-use crate::topic::options::{OPTIONS, TopicRequest};
+use crate::topic::options::{OPTIONS, open_topics};
 
 use super::client::Cluster;
 use super::source::FluvioTopic;
@@ -81,29 +81,7 @@ pub fn cluster(table: &mut TableRequest) -> Result<Cluster, Problem> {
 
 /// A topic of a cluster is a source: it is down, and stops, by itself.
 fn open(_: &str, tables: Vec<TableRequest>) -> Opened {
-    let mut sources: Vec<FluvioTopic> = Vec::new();
-    let mut problems = Vec::new();
-    for mut table in tables {
-        let cluster = match cluster(&mut table) {
-            Ok(cluster) => cluster,
-            Err(problem) => {
-                problems.push(problem);
-                continue;
-            }
-        };
-        let name = table.options.remove("source");
-        match TopicRequest::read(&mut table) {
-            Ok(request) => {
-                let name = name.unwrap_or_else(|| request.topic.clone());
-                match sources.iter_mut().find(|source| source.reads_with(&cluster, &name, &request)) {
-                    Some(source) => source.add(request),
-                    None => sources.push(FluvioTopic::new(name, cluster, request)),
-                }
-            }
-            Err(wrong) => problems.extend(wrong),
-        }
-    }
-    Opened { sources: sources.into_iter().map(|source| Box::new(source) as _).collect(), problems }
+    open_topics(tables, cluster, FluvioTopic::reads_with, FluvioTopic::add, FluvioTopic::new)
 }
 
 #[cfg(test)]

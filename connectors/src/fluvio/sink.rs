@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use crate::format::encode::JsonEncoder;
-use crate::sink::shape::{Shape, envelope};
+use crate::sink::shape::{Shape, WrittenTopic, envelope};
 use crate::sink::{Desk, Encoded, KeyChange, Lies, Pending, Sink, SinkLink, SinkRequest, taking};
 use crate::source::{Counters, Problem, SourceState};
 use crate::topic::thread::{Stopped, Waiting, on_thread};
@@ -57,26 +57,9 @@ pub struct FluvioSink {
 ///
 /// # Errors
 /// With what is wrong with its options.
-pub fn open(request: SinkRequest) -> Result<Box<dyn Sink>, Problem> {
-    let SinkRequest { mut table, schema, key, .. } = request;
-    let of_table =
-        |what: String, remedy: &str| Problem { table: Some(table.name.clone()), what, remedy: remedy.to_owned() };
-    let Some(key) = key.filter(|key| !key.is_empty()) else {
-        let what = "rows that are written to a topic need a key, and the query has none".to_owned();
-        return Err(of_table(
-            what,
-            "declare the table's columns with a PRIMARY KEY, or GROUP BY what is to be the key",
-        ));
-    };
-    let encoder = JsonEncoder::new(&schema, key).map_err(|error| of_table(error, "CAST it to TEXT in the SELECT"))?;
-    let option = |name: &str| table.options.get(name).map(String::as_str);
-    let shape = Shape::read(option("format"), option("mode")).map_err(|(what, remedy)| of_table(what, remedy))?;
-    if let Some(read) =
-        ["start", "on_error", "on_data_loss", "dead_letters", "key_format"].iter().find(|name| option(name).is_some())
-    {
-        return Err(of_table(format!("`{read}` is of topics that are read, and this one is written"), "leave it out"));
-    }
-    let topic = table.options.remove("topic").unwrap_or_default();
+pub fn open(mut request: SinkRequest) -> Result<Box<dyn Sink>, Problem> {
+    let WrittenTopic { topic, shape, encoder } = WrittenTopic::read(&mut request)?;
+    let mut table = request.table;
     let cluster = options::cluster(&mut table)?;
     Ok(Box::new(FluvioSink { table: table.name, topic, cluster, shape, encoder }))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::source::{Connector, Opened, Problem, TableOption, TableRequest};
-use crate::topic::options::{OPTIONS, TopicRequest};
+use crate::topic::options::{OPTIONS, open_topics};
 
 use super::client::{Cluster, OWN};
 use super::error::problem;
@@ -59,27 +59,5 @@ pub fn cluster(project: &str, table: &mut TableRequest) -> Result<Cluster, Probl
 
 /// A topic of a cluster is a source: it is down, and stops, by itself.
 fn open(project: &str, tables: Vec<TableRequest>) -> Opened {
-    let mut sources: Vec<KafkaTopic> = Vec::new();
-    let mut problems = Vec::new();
-    for mut table in tables {
-        let cluster = match cluster(project, &mut table) {
-            Ok(cluster) => cluster,
-            Err(problem) => {
-                problems.push(problem);
-                continue;
-            }
-        };
-        let name = table.options.remove("source");
-        match TopicRequest::read(&mut table) {
-            Ok(request) => {
-                let name = name.unwrap_or_else(|| request.topic.clone());
-                match sources.iter_mut().find(|source| source.reads_with(&cluster, &name, &request)) {
-                    Some(source) => source.add(request),
-                    None => sources.push(KafkaTopic::new(name, cluster, request)),
-                }
-            }
-            Err(wrong) => problems.extend(wrong),
-        }
-    }
-    Opened { sources: sources.into_iter().map(|source| Box::new(source) as _).collect(), problems }
+    open_topics(tables, |table| cluster(project, table), KafkaTopic::reads_with, KafkaTopic::add, KafkaTopic::new)
 }

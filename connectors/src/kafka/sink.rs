@@ -26,7 +26,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::Offset;
 
 use crate::format::encode::JsonEncoder;
-use crate::sink::shape::{Shape, envelope};
+use crate::sink::shape::{Shape, WrittenTopic, envelope};
 use crate::sink::{Desk, Encoded, KeyChange, Lies, Pending, Sink, SinkLink, SinkRequest, taking};
 use crate::source::{Counters, Problem, SourceState};
 use crate::topic::thread::{Stopped, Waiting, on_thread};
@@ -68,42 +68,25 @@ pub struct KafkaSink {
 ///
 /// # Errors
 /// With what is wrong with its options.
-pub fn open(request: SinkRequest) -> Result<Box<dyn Sink>, Problem> {
-    let SinkRequest { mut table, project, schema, key } = request;
-    let of_table =
-        |what: String, remedy: &str| Problem { table: Some(table.name.clone()), what, remedy: remedy.to_owned() };
-    let Some(key) = key.filter(|key| !key.is_empty()) else {
-        let what = "rows that are written to a topic need a key, and the query has none".to_owned();
-        return Err(of_table(
-            what,
-            "declare the table's columns with a PRIMARY KEY, or GROUP BY what is to be the key",
-        ));
-    };
-    let encoder = JsonEncoder::new(&schema, key).map_err(|error| of_table(error, "CAST it to TEXT in the SELECT"))?;
-    let option = |name: &str| table.options.get(name).map(String::as_str);
-    let shape = Shape::read(option("format"), option("mode")).map_err(|(what, remedy)| of_table(what, remedy))?;
-    let delivery = match option("delivery") {
+pub fn open(mut request: SinkRequest) -> Result<Box<dyn Sink>, Problem> {
+    let WrittenTopic { topic, shape, encoder } = WrittenTopic::read(&mut request)?;
+    let SinkRequest { mut table, project, .. } = request;
+    let delivery = match table.options.get("delivery").map(String::as_str) {
         None | Some("transactional") => Delivery::Transactional,
         Some("at_least_once") => Delivery::AtLeastOnce,
         Some(other) => {
-            return Err(of_table(
-                format!("`{other}` is no delivery"),
-                "write delivery = 'transactional' or 'at_least_once'",
-            ));
+            return Err(Problem {
+                what: format!("`{other}` is no delivery"),
+                table: Some(table.name),
+                remedy: "write delivery = 'transactional' or 'at_least_once'".to_owned(),
+            });
         }
     };
-    if let Some(read) =
-        ["start", "on_error", "on_data_loss", "dead_letters", "key_format"].iter().find(|name| option(name).is_some())
-    {
-        return Err(of_table(format!("`{read}` is of topics that are read, and this one is written"), "leave it out"));
-    }
     // Two that write one topic undo each other's rows, whatever projects they are of: one of them is fenced.
-    let topic_of = option("topic").unwrap_or_default();
-    let transactional_id = option("transactional_id").map_or_else(|| format!("deltafront_{topic_of}"), str::to_owned);
-    let topic = table.options.remove("topic").unwrap_or_default();
-    let name = table.name.clone();
+    let given = table.options.get("transactional_id").cloned();
+    let transactional_id = given.unwrap_or_else(|| format!("deltafront_{topic}"));
     let cluster = options::cluster(&project, &mut table)?;
-    Ok(Box::new(KafkaSink { table: name, topic, cluster, shape, delivery, transactional_id, encoder }))
+    Ok(Box::new(KafkaSink { table: table.name, topic, cluster, shape, delivery, transactional_id, encoder }))
 }
 
 impl Sink for KafkaSink {

@@ -2,7 +2,51 @@
 
 use serde::de::IgnoredAny;
 
-use super::{Encoded, KeyChange, Pending};
+use super::{Encoded, KeyChange, Pending, SinkRequest};
+use crate::format::encode::JsonEncoder;
+use crate::source::Problem;
+
+/// Options of topics that are read, and that mean nothing for one that is written.
+const OF_READING: [&str; 5] = ["start", "on_error", "on_data_loss", "dead_letters", "key_format"];
+
+/// A topic that rows are written to, as a project has it, whichever log it is of.
+pub struct WrittenTopic {
+    /// The topic.
+    pub topic: String,
+    /// What its messages say.
+    pub shape: Shape,
+    /// Makes them.
+    pub encoder: JsonEncoder,
+}
+
+impl WrittenTopic {
+    /// Reads what all such topics have, leaving the options of the log.
+    ///
+    /// # Errors
+    /// With what is wrong.
+    pub fn read(request: &mut SinkRequest) -> Result<WrittenTopic, Problem> {
+        let SinkRequest { table, schema, key, .. } = request;
+        let of_table =
+            |what: String, remedy: &str| Problem { table: Some(table.name.clone()), what, remedy: remedy.to_owned() };
+        let Some(key) = key.take().filter(|key| !key.is_empty()) else {
+            let what = "rows that are written to a topic need a key, and the query has none".to_owned();
+            return Err(of_table(
+                what,
+                "declare the table's columns with a PRIMARY KEY, or GROUP BY what is to be the key",
+            ));
+        };
+        let encoder =
+            JsonEncoder::new(schema, key).map_err(|error| of_table(error, "CAST it to TEXT in the SELECT"))?;
+        let option = |name: &str| table.options.get(name).map(String::as_str);
+        let shape = Shape::read(option("format"), option("mode")).map_err(|(what, remedy)| of_table(what, remedy))?;
+        if let Some(read) = OF_READING.iter().find(|name| option(name).is_some()) {
+            let what = format!("`{read}` is of topics that are read, and this one is written");
+            return Err(of_table(what, "leave it out"));
+        }
+        let topic = table.options.remove("topic").unwrap_or_default();
+        Ok(WrittenTopic { topic, shape, encoder })
+    }
+}
 
 /// What a message says of its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Field, Fields, Schema};
 
 use super::{Metadata, OnError, TopicTable, identity};
 use crate::format::{self, Formats};
-use crate::source::{Problem, SourceTable, TableOption, TableRequest};
+use crate::source::{Opened, Problem, Source, SourceTable, TableOption, TableRequest};
 
 /// What `WITH (…)` may say of a table that is a topic; a log adds its own.
 pub const OPTIONS: [TableOption; 20] = [
@@ -111,6 +111,39 @@ pub struct TopicRequest {
 
 /// The columns of metadata, by their place.
 type Places = BTreeMap<usize, Metadata>;
+
+/// Opens tables that are topics: those that `reads_with` says are read together are one source.
+pub fn open_topics<C, S: Source + 'static>(
+    tables: Vec<TableRequest>,
+    cluster: impl Fn(&mut TableRequest) -> Result<C, Problem>,
+    reads_with: fn(&S, &C, &str, &TopicRequest) -> bool,
+    add: fn(&mut S, TopicRequest),
+    new: fn(String, C, TopicRequest) -> S,
+) -> Opened {
+    let mut sources: Vec<S> = Vec::new();
+    let mut problems = Vec::new();
+    for mut table in tables {
+        let cluster = match cluster(&mut table) {
+            Ok(cluster) => cluster,
+            Err(problem) => {
+                problems.push(problem);
+                continue;
+            }
+        };
+        let name = table.options.remove("source");
+        match TopicRequest::read(&mut table) {
+            Ok(request) => {
+                let name = name.unwrap_or_else(|| request.topic.clone());
+                match sources.iter_mut().find(|source| reads_with(source, &cluster, &name, &request)) {
+                    Some(source) => add(source, request),
+                    None => sources.push(new(name, cluster, request)),
+                }
+            }
+            Err(wrong) => problems.extend(wrong),
+        }
+    }
+    Opened { sources: sources.into_iter().map(|source| Box::new(source) as _).collect(), problems }
+}
 
 /// What is wrong with an option: the value, and what to write.
 fn refuse(table: &str, option: &str, value: &str, remedy: &str) -> Problem {
