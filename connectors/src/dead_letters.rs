@@ -55,7 +55,7 @@ impl DeadLetter {
         DeadLetter {
             table: table.into(),
             topic: Arc::clone(topic),
-            partition: message.partition,
+            partition: message.partition.number,
             offset: message.offset,
             timestamp: message.timestamp,
             key: message.payload.key.map(<[u8]>::to_vec),

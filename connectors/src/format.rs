@@ -100,9 +100,6 @@ pub struct Events {
     /// `(row, column)` pairs, ascending, of updates whose value was not sent because it did not change; as in
     /// [`pipeline::Changes::unchanged`].
     pub unchanged: Vec<(u32, u32)>,
-    /// For each row, the transaction that its source says it was part of (Debezium's `source.txId`); empty where
-    /// messages tell of none.
-    pub transactions: Vec<Option<u64>>,
     /// When the last of these was committed at their source, in microseconds since 1970, where messages tell.
     pub commit_time: Option<i64>,
     /// The messages that told nothing that can be read; ascending.

@@ -15,7 +15,8 @@ pub mod client; // what librdkafka is told, and what it says
 pub mod error; // what can go wrong, and whose move it is
 pub mod describe; // what a topic is: its id, its partitions, where they begin and end
 pub mod watch; // what changes about a topic while it is read
-pub mod source; // one topic: read it, and again after a loss
+pub mod inlet; // several topics by one client
+pub mod source; // topics: read them, and again after a loss
 pub mod sink; // a topic that is kept as a query has it
 pub mod deliveries; // what became of what was written
 pub mod dead_letters; // letters as messages of a topic

@@ -26,12 +26,30 @@ use crate::source::{SourceEvent, SourceTable};
 pub mod options; // what a project says of a topic
 pub mod pump; // what a thread that reads a topic does with what it has read
 pub mod thread; // a source on a thread of its own
+pub mod transactions; // messages held back until what a database committed at once is whole
+
+/// A partition of one of the topics that a source reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TopicPartition {
+    /// The topic, by its place among those of the source.
+    pub topic: usize,
+    /// Its number in the topic.
+    pub number: i32,
+}
+
+impl TopicPartition {
+    /// Of a source that reads one topic.
+    #[must_use]
+    pub fn of_only_topic(number: i32) -> TopicPartition {
+        TopicPartition { topic: 0, number }
+    }
+}
 
 /// A message as a log has it. What it holds is in the memory of whoever read it.
 #[derive(Clone, Copy)]
 pub struct Message<'a> {
     /// The partition.
-    pub partition: i32,
+    pub partition: TopicPartition,
     /// Its number in the partition.
     pub offset: i64,
     /// When it was written, in milliseconds since 1970-01-01 UTC, as the log says.
@@ -129,7 +147,7 @@ impl Metadata {
     fn column(self, messages: &[Message<'_>], from: &[usize], data_type: &DataType) -> Result<ArrayRef, FormatError> {
         let of = from.iter().map(|&place| &messages[place]);
         let column: ArrayRef = match self {
-            Metadata::Partition => Arc::new(Int32Array::from_iter_values(of.map(|message| message.partition))),
+            Metadata::Partition => Arc::new(Int32Array::from_iter_values(of.map(|message| message.partition.number))),
             Metadata::Offset => Arc::new(Int64Array::from_iter_values(of.map(|message| message.offset))),
             Metadata::Timestamp => {
                 let micros = of.map(|message| message.timestamp?.checked_mul(1000));
@@ -196,13 +214,15 @@ pub struct TopicTable {
 }
 
 impl TopicTable {
-    fn read(&mut self, messages: &[Message<'_>], payloads: &[Payload<'_>]) -> Result<TableBatch, ReadError> {
-        let events = self.decoder.decode(payloads)?;
+    fn read(&mut self, topic: &Arc<str>, messages: &[Message<'_>]) -> Result<TableBatch, ReadError> {
+        let payloads: Vec<Payload<'_>> = messages.iter().map(|message| message.payload).collect();
+        let events = self.decoder.decode(&payloads)?;
         if self.on_error == OnError::Stop
             && let Some(bad) = events.bad.first()
         {
-            let Message { partition, offset, .. } = messages[bad.message];
-            return Err(ReadError::Unreadable { partition, offset, reason: bad.reason.clone() });
+            let Message { partition: TopicPartition { number, .. }, offset, .. } = messages[bad.message];
+            let (topic, reason) = (Arc::clone(topic), bad.reason.clone());
+            return Err(ReadError::Unreadable { topic, partition: number, offset, reason });
         }
         let schema: &SchemaRef = &self.table.schema;
         let mut decoded = events.columns.into_iter();
@@ -235,8 +255,10 @@ pub enum ReadError {
     #[error(transparent)]
     Format(#[from] FormatError),
     /// A message that can't be read, of a table that says `on_error = 'stop'`.
-    #[error("message {offset} of partition {partition} can't be read: {reason}")]
+    #[error("message {offset} of partition {partition} of {topic} can't be read: {reason}")]
     Unreadable {
+        /// Its topic.
+        topic: Arc<str>,
         /// Its partition.
         partition: i32,
         /// Its number in the partition.
@@ -255,52 +277,70 @@ pub struct Batch {
     pub dead_letters: Vec<(usize, DeadLetter)>,
 }
 
-/// Reads the messages of one topic into its tables, and knows how far it is.
+/// A topic, and the tables that it is read into.
+pub struct TopicTables {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The tables, each with its place among those of the source.
+    pub tables: Vec<(usize, TopicTable)>,
+}
+
+/// Reads the messages of a source's topics into its tables, and knows how far it is.
 pub struct TopicReader {
-    topic: Arc<str>,
-    tables: Vec<TopicTable>,
-    next: BTreeMap<i32, i64>,
+    topics: Vec<TopicTables>,
+    next: BTreeMap<TopicPartition, i64>,
 }
 
 impl TopicReader {
-    /// Of a topic whose messages are read into these tables.
+    /// Of topics whose messages are read into these tables.
     #[must_use]
-    pub fn new(topic: Arc<str>, tables: Vec<TopicTable>) -> TopicReader {
-        TopicReader { topic, tables, next: BTreeMap::new() }
+    pub fn new(topics: Vec<TopicTables>) -> TopicReader {
+        TopicReader { topics, next: BTreeMap::new() }
     }
 
-    /// The topic.
+    /// The topics.
     #[must_use]
-    pub fn topic(&self) -> &Arc<str> {
-        &self.topic
+    pub fn topics(&self) -> &[TopicTables] {
+        &self.topics
     }
 
-    /// The tables.
+    /// The topic at this place.
     #[must_use]
-    pub fn tables(&self) -> &[TopicTable] {
-        &self.tables
+    pub fn topic(&self, place: usize) -> &Arc<str> {
+        &self.topics[place].topic
     }
 
     /// The offset of the next message of each partition that is read.
     #[must_use]
-    pub fn next(&self) -> &BTreeMap<i32, i64> {
+    pub fn next(&self) -> &BTreeMap<TopicPartition, i64> {
         &self.next
     }
 
     /// A partition is read from here on.
-    pub fn start_at(&mut self, partition: i32, offset: i64) {
+    pub fn start_at(&mut self, partition: TopicPartition, offset: i64) {
         self.next.insert(partition, offset);
     }
 
-    /// A partition is not read any more.
-    pub fn forget(&mut self, partition: i32) {
-        self.next.remove(&partition);
+    /// No partition of this topic is read any more.
+    pub fn forget(&mut self, topic: usize) {
+        self.next.retain(|partition, _| partition.topic != topic);
+    }
+
+    /// Whether any partition of this topic is read.
+    #[must_use]
+    pub fn reads(&self, topic: usize) -> bool {
+        self.next.keys().any(|partition| partition.topic == topic)
     }
 
     /// How far it is, as positions have it.
     #[must_use]
     pub fn mark(&self) -> Mark {
-        Mark::Offsets(Offsets([(Arc::clone(&self.topic), self.next.clone())].into()))
+        let mut offsets: BTreeMap<Arc<str>, BTreeMap<i32, i64>> =
+            self.topics.iter().map(|of| (Arc::clone(&of.topic), BTreeMap::new())).collect();
+        for (partition, next) in &self.next {
+            offsets.entry(Arc::clone(self.topic(partition.topic))).or_default().insert(partition.number, *next);
+        }
+        Mark::Offsets(Offsets(offsets))
     }
 
     /// Reads messages, of each partition in order. Nothing is read of a batch that fails: it may be
@@ -309,18 +349,30 @@ impl TopicReader {
     /// # Errors
     /// When they can't be read now, or one of them can't be and nothing is to be read without it.
     pub fn read(&mut self, messages: &[Message<'_>]) -> Result<Batch, ReadError> {
-        let payloads: Vec<Payload<'_>> = messages.iter().map(|message| message.payload).collect();
-        let mut changes = Vec::with_capacity(self.tables.len());
+        let mut changes = Vec::new();
         let mut dead_letters = Vec::new();
         let mut commit_time = None;
-        for (place, table) in self.tables.iter_mut().enumerate() {
-            let batch = table.read(messages, &payloads)?;
-            changes.extend(batch.changes.map(|changes| (place, changes)));
-            commit_time = commit_time.max(batch.commit_time);
-            let letters = batch.bad.into_iter().map(|(message, reason)| {
-                (place, DeadLetter::new(&table.table.name, &self.topic, &messages[message], reason))
-            });
-            dead_letters.extend(letters);
+        let several = self.topics.len() > 1;
+        for (place, TopicTables { topic, tables }) in self.topics.iter_mut().enumerate() {
+            let of_topic: Vec<Message<'_>>;
+            let messages = if several {
+                of_topic = messages.iter().copied().filter(|message| message.partition.topic == place).collect();
+                &of_topic
+            } else {
+                messages
+            };
+            if messages.is_empty() {
+                continue;
+            }
+            for (place, table) in tables {
+                let batch = table.read(topic, messages)?;
+                changes.extend(batch.changes.map(|changes| (*place, changes)));
+                commit_time = commit_time.max(batch.commit_time);
+                let letters = batch.bad.into_iter().map(|(message, reason)| {
+                    (*place, DeadLetter::new(&table.table.name, topic, &messages[message], reason))
+                });
+                dead_letters.extend(letters);
+            }
         }
         for message in messages {
             self.next.insert(message.partition, message.offset + 1);

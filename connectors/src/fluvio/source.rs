@@ -17,7 +17,7 @@ use crate::source::{Link, Problem, Source, SourceState, SourceTable};
 use crate::topic::options::{DeadLettersTo, Mode, OnDataLoss, Start, TopicRequest};
 use crate::topic::pump::{Halt, Pump};
 use crate::topic::thread::{Stopped, on_thread};
-use crate::topic::{Message, TopicReader, TopicTable};
+use crate::topic::{Message, TopicPartition, TopicReader, TopicTable, TopicTables};
 
 use super::client::{Cluster, Remote};
 use super::dead_letters::TopicWriter;
@@ -118,7 +118,8 @@ fn read(source: FluvioTopic, log: Arc<dyn Log>, pace: Pace, look: Duration, link
         let Ok(runtime) = waiting.until(async { Handle::current() }) else { return };
         let writers = requests.iter().map(|request| writer(&cluster, &runtime, request)).collect();
         let first = &requests[0];
-        let reader = TopicReader::new(first.topic.as_str().into(), tables);
+        let tables = tables.into_iter().enumerate().collect();
+        let reader = TopicReader::new(vec![TopicTables { topic: first.topic.as_str().into(), tables }]);
         let pump = Pump::new(reader, writers, link, waiting);
         let (tell, told) = mpsc::channel(RUNS_WAITING_MAX);
         let mut reading = Reading {
@@ -280,7 +281,7 @@ impl Reading {
             self.unread.remove(partition);
             self.troubled.remove(partition);
             if self.is_too_old(*partition, record) {
-                self.pump.reader.start_at(*partition, record.offset + 1);
+                self.pump.reader.start_at(TopicPartition::of_only_topic(*partition), record.offset + 1);
             } else {
                 messages.push(view(*partition, record, self.empty_is_none));
             }
@@ -308,12 +309,12 @@ impl Reading {
     /// Says of partitions that they have been read to where they ended, when they have.
     fn tell_loaded(&mut self) -> Result<(), End> {
         let next = self.pump.reader.next();
-        let is_loaded = |(partition, end): (&i32, &i64)| next.get(partition).is_some_and(|next| next >= end);
+        let is_loaded = |(partition, end): (&i32, &i64)| next.get(&TopicPartition::of_only_topic(*partition)).is_some_and(|next| next >= end);
         let loaded: Vec<i32> =
             self.loading.iter().filter(|entry| is_loaded(*entry)).map(|(partition, _)| *partition).collect();
         for partition in loaded {
             self.loading.remove(&partition);
-            self.pump.at_end(partition)?;
+            self.pump.at_end(TopicPartition::of_only_topic(partition))?;
         }
         Ok(())
     }
@@ -321,7 +322,7 @@ impl Reading {
     /// A source of which a part can't be read is not well, whatever comes of the others.
     fn tell_trouble(&mut self) {
         if let Some((partition, error)) = self.troubled.first_key_value() {
-            let error = format!("partition {partition} of {}: {error}", self.pump.reader.topic());
+            let error = format!("partition {partition} of {}: {error}", self.pump.reader.topic(0));
             self.pump.set_state(SourceState::Retrying { error });
         }
     }
@@ -343,7 +344,7 @@ impl Reading {
             Err(Failure::NoTopic) => {
                 // Deleted, and whatever comes to have its name is another one.
                 self.is_another |= !self.pump.reader.next().is_empty();
-                let error = format!("{} has no topic `{}` now", self.endpoint, self.pump.reader.topic());
+                let error = format!("{} has no topic `{}` now", self.endpoint, self.pump.reader.topic(0));
                 self.pump.set_state(SourceState::Retrying { error });
                 return Ok(());
             }
@@ -373,15 +374,13 @@ impl Reading {
 
     /// The topic is another one of the same name: other records under the same offsets.
     fn begin_anew(&mut self) -> Result<(), End> {
-        self.lost(&format!("topic {} was deleted and made again", self.pump.reader.topic()))?;
+        self.lost(&format!("topic {} was deleted and made again", self.pump.reader.topic(0)))?;
         self.following.clear();
         self.generation += 1;
         self.troubled.clear();
         self.start = if self.on_data_loss == OnDataLoss::Latest { Start::Latest } else { Start::Earliest };
         self.skipping.clear();
-        for partition in self.pump.reader.next().keys().copied().collect::<Vec<_>>() {
-            self.pump.reader.forget(partition);
-        }
+        self.pump.reader.forget(0);
         Ok(())
     }
 
@@ -392,19 +391,19 @@ impl Reading {
         // Where they end says what there is to load: all have to tell, when we begin.
         let is_known = |partition: &Partition| partition.end.is_some() && partition.is_online;
         if first_time && (partitions.is_empty() || !partitions.iter().all(is_known)) {
-            let error = format!("not all partitions of {} are online", self.pump.reader.topic());
+            let error = format!("not all partitions of {} are online", self.pump.reader.topic(0));
             self.pump.set_state(SourceState::Retrying { error });
             return Ok(());
         }
         for partition in partitions.iter().filter(|partition| !known.contains(&partition.id)) {
             let Some(end) = partition.end.map(|end| end.readable) else { continue };
-            let next = match self.pump.reader.next().get(&partition.id) {
+            let next = match self.pump.reader.next().get(&TopicPartition::of_only_topic(partition.id)) {
                 Some(next) => *next,
                 None => {
                     // What came to be while we were reading is read whole.
                     let is_latest = first_time && self.start == Start::Latest;
                     let start = if is_latest { end } else { partition.begin.min(end) };
-                    self.pump.begin(partition.id, start, end);
+                    self.pump.begin(TopicPartition::of_only_topic(partition.id), start, end);
                     self.loading.insert(partition.id, end);
                     self.unread.insert(partition.id);
                     if first_time && matches!(self.start, Start::Timestamp(_)) {
@@ -458,8 +457,8 @@ impl Reading {
     /// Our place is no place of the partition any more.
     fn find_again(&mut self, partition: i32, loss: Loss) -> Result<(), End> {
         self.following.remove(&partition);
-        let topic = Arc::clone(self.pump.reader.topic());
-        let next = self.pump.reader.next().get(&partition).copied().unwrap_or(0);
+        let topic = Arc::clone(self.pump.reader.topic(0));
+        let next = self.pump.reader.next().get(&TopicPartition::of_only_topic(partition)).copied().unwrap_or(0);
         let end = self.ends.borrow().get(&partition).map(|end| end.readable);
         let (what, begin) = match loss {
             Loss::Deleted => {
@@ -486,7 +485,7 @@ impl Reading {
             self.lost(&what)?;
         }
         let place = if self.on_data_loss == OnDataLoss::Latest { end.unwrap_or(begin).max(begin) } else { begin };
-        self.pump.reader.start_at(partition, place);
+        self.pump.reader.start_at(TopicPartition::of_only_topic(partition), place);
         self.follow(partition, place, self.following.len() + 1);
         self.tell_loaded()
     }
@@ -508,7 +507,7 @@ impl Reading {
     fn count_lag(&self) {
         let next = self.pump.reader.next();
         let lag = |(partition, end): (&i32, &log::End)| {
-            u64::try_from(end.readable - next.get(partition).copied().unwrap_or(0)).unwrap_or(0)
+            u64::try_from(end.readable - next.get(&TopicPartition::of_only_topic(*partition)).copied().unwrap_or(0)).unwrap_or(0)
         };
         self.pump.link.counters.lag.store(self.ends.borrow().iter().map(lag).sum(), Relaxed);
     }
@@ -517,7 +516,7 @@ impl Reading {
 fn view(partition: i32, record: &Record, empty_is_none: bool) -> Message<'_> {
     let value = (!(empty_is_none && record.value.is_empty())).then_some(&record.value[..]);
     Message {
-        partition,
+        partition: TopicPartition::of_only_topic(partition),
         offset: record.offset,
         timestamp: record.timestamp,
         payload: Payload { key: record.key.as_deref(), value },

@@ -8,6 +8,8 @@
 //! `op` comes after the rows that it explains, so an envelope is gone through twice: once for where its parts are,
 //! then the rows that `op` asks for are read. A schema is only read when it is another than that of the message before.
 
+pub mod transaction; // which events were committed at once
+
 use arrow::datatypes::{Fields, TimeUnit};
 use pipeline::Op;
 use serde_json::Value;
@@ -153,7 +155,6 @@ impl Debezium {
             }
         }
         told.commit_time = told.commit_time.max(envelope.commit_time);
-        told.transaction = envelope.transaction;
         Ok(())
     }
 
@@ -231,7 +232,6 @@ struct Told {
     ops: Vec<Op>,
     unchanged: Vec<(u32, u32)>,
     commit_time: Option<i64>,
-    transaction: Option<u64>,
 }
 
 impl MessageDecoder for Debezium {
@@ -241,7 +241,6 @@ impl MessageDecoder for Debezium {
         let mut told = Told::default();
         for (place, message) in messages.iter().enumerate() {
             let (rows, unchanged) = (told.ops.len(), told.unchanged.len());
-            told.transaction = None;
             if let Err(wrong) = self.read(message, &mut told) {
                 told.ops.truncate(rows);
                 told.unchanged.truncate(unchanged);
@@ -249,7 +248,6 @@ impl MessageDecoder for Debezium {
                 events.bad.push(Bad { message: place, reason: wrong.to_string() });
             }
             events.from.resize(told.ops.len(), place);
-            events.transactions.resize(told.ops.len(), told.transaction);
         }
         events.columns = self.columns.finish();
         events.ops = told.ops;
@@ -267,7 +265,6 @@ struct Envelope<'a> {
     after: Option<&'a str>,
     /// Microseconds since 1970.
     commit_time: Option<i64>,
-    transaction: Option<u64>,
 }
 
 impl<'a> Envelope<'a> {
@@ -287,7 +284,6 @@ impl<'a> Envelope<'a> {
                         "ts_ms" if found.commit_time.is_none() => {
                             found.commit_time = raw.parse::<i64>().ok().and_then(|millis| millis.checked_mul(1_000));
                         }
-                        "txId" => found.transaction = raw.parse().ok(),
                         _ => {}
                     }
                     Ok(Next::Go)
@@ -464,7 +460,7 @@ mod tests {
         assert_eq!(shown(debezium(), &[value(OF_A_REAL_ONE)]), [row]);
         let message = Payload { key: None, value: Some(OF_A_REAL_ONE.as_bytes()) };
         let events = debezium().decode(&[message]).expect("decodes");
-        assert_eq!((events.commit_time, events.transactions), (Some(1_795_273_483_921_847), vec![Some(726)]));
+        assert_eq!(events.commit_time, Some(1_795_273_483_921_847));
     }
 
     #[test]

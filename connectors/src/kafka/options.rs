@@ -9,15 +9,16 @@ use super::client::{Cluster, OWN};
 use super::error::problem;
 use super::source::KafkaTopic;
 
-const TABLE_OPTIONS: [TableOption; OPTIONS.len() + 4] = {
-    let mut all = [TableOption::optional(""); OPTIONS.len() + 4];
+const TABLE_OPTIONS: [TableOption; OPTIONS.len() + 5] = {
+    let mut all = [TableOption::optional(""); OPTIONS.len() + 5];
     all[0] = TableOption::required("brokers", "add brokers = '${BROKERS}', such as broker-1:9092,broker-2:9092");
     all[1] = TableOption::optional("group");
     all[2] = TableOption::optional("delivery");
     all[3] = TableOption::optional("transactional_id");
+    all[4] = TableOption::optional("transactions");
     let mut i = 0;
     while i < OPTIONS.len() {
-        all[i + 4] = OPTIONS[i];
+        all[i + 5] = OPTIONS[i];
         i += 1;
     }
     all
@@ -57,7 +58,8 @@ pub fn cluster(project: &str, table: &mut TableRequest) -> Result<Cluster, Probl
     Ok(cluster)
 }
 
-/// A topic of a cluster is a source: it is down, and stops, by itself.
+/// A topic of a cluster is a source: it is down, and stops, by itself. Topics whose transactions are told together
+/// are one.
 fn open(project: &str, tables: Vec<TableRequest>) -> Opened {
     open_topics(tables, |table| cluster(project, table), KafkaTopic::reads_with, KafkaTopic::add, KafkaTopic::new)
 }

@@ -1,4 +1,5 @@
-//! One topic: read it, and again after a loss.
+//! Topics: read them, and again after a loss. One topic is a source; so are those together whose transactions are
+//! told by one topic more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use pipeline::Mark;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::Offset;
 
 use crate::dead_letters::{DeadLetterFile, DeadLetterWriter};
@@ -19,12 +20,14 @@ use crate::source::{Link, Problem, Source, SourceState, SourceTable};
 use crate::topic::options::{DeadLettersTo, OnDataLoss, Start, TopicRequest};
 use crate::topic::pump::{Halt, Pump};
 use crate::topic::thread::{Stopped, on_thread};
-use crate::topic::{Headers, Message, TopicReader, TopicTable};
+use crate::topic::transactions::Transactions;
+use crate::topic::{Message, TopicPartition, TopicReader, TopicTable, TopicTables};
 
 use super::client::{ANSWER_TIMEOUT, Cluster, Context};
 use super::dead_letters::TopicWriter;
 use super::describe::{Topic, TopicId, describe};
 use super::error::{Response, describe as in_words, problem, response_to};
+use super::inlet::{Inlet, Kept};
 use super::watch::Watch;
 
 /// How long to wait for a message before looking at what else there is to do.
@@ -37,7 +40,7 @@ const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long to wait before what failed is tried again, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// A topic of a cluster, and the tables that it is read into.
+/// A topic of a cluster, or several whose transactions are told together, and the tables that they are read into.
 pub struct KafkaTopic {
     name: String,
     cluster: Cluster,
@@ -46,42 +49,82 @@ pub struct KafkaTopic {
 }
 
 impl KafkaTopic {
-    /// A topic with the first of its tables.
+    /// With the first of its tables.
     #[must_use]
     pub fn new(name: String, cluster: Cluster, request: TopicRequest) -> KafkaTopic {
         KafkaTopic { name, cluster, requests: vec![request], tables: Vec::new() }
     }
 
-    /// Whether a table is read with those that it has: the same topic, from the same place.
+    /// Whether a table is read with those that it has: the same topic, from the same place, or one whose transactions
+    /// are told by the same topic.
     #[must_use]
     pub fn reads_with(&self, cluster: &Cluster, name: &str, request: &TopicRequest) -> bool {
         let first = &self.requests[0];
+        let is_same_topic =
+            (&first.topic, first.start, first.on_data_loss) == (&request.topic, request.start, request.on_data_loss);
         self.cluster == *cluster
             && self.name == name
-            && (&first.topic, first.start, first.on_data_loss) == (&request.topic, request.start, request.on_data_loss)
+            && first.transactions == request.transactions
+            && (is_same_topic || first.transactions.is_some())
     }
 
-    /// Reads the topic into this table too.
+    /// Reads into this table too.
     pub fn add(&mut self, request: TopicRequest) {
         self.requests.push(request);
     }
 
-    fn look(&mut self) -> Result<Vec<SourceTable>, Vec<Problem>> {
-        let first = &self.requests[0];
-        let brokers = self.cluster.brokers.clone();
-        let found = self.cluster.consumer().and_then(|consumer| {
-            describe(&consumer, &first.topic, ANSWER_TIMEOUT).map_err(|error| self.cluster.why(&consumer, error))
-        });
-        match found {
-            Ok(_) => {}
-            Err(error) if is_unknown(&error) => {
-                let what = format!("{brokers} has no topic `{}`", first.topic);
-                let remedy = "make the topic, or check its name".to_owned();
-                return Err(vec![Problem { table: Some(first.name.clone()), what, remedy }]);
+    /// The topics, each with the first table that is read from it; that which tells of transactions is the last.
+    fn topics(&self) -> Vec<(Arc<str>, &TopicRequest)> {
+        let mut topics: Vec<(Arc<str>, &TopicRequest)> = Vec::new();
+        let tellers = self.requests.iter().filter_map(|request| Some((request.transactions.as_ref()?, request)));
+        for (topic, request) in self.requests.iter().map(|request| (&request.topic, request)).chain(tellers) {
+            if !topics.iter().any(|(known, _)| **known == **topic) {
+                topics.push((topic.as_str().into(), request));
             }
-            Err(error) => return Err(vec![problem(&first.name, &error, &brokers)]),
         }
+        topics
+    }
+
+    fn look(&mut self) -> Result<Vec<SourceTable>, Vec<Problem>> {
+        let brokers = self.cluster.brokers.clone();
+        let consumer = match self.cluster.consumer() {
+            Ok(consumer) => consumer,
+            Err(error) => return Err(vec![problem(&self.requests[0].name, &error, &brokers)]),
+        };
         let mut problems = Vec::new();
+        for (topic, request) in self.topics() {
+            let found = describe(&consumer, &topic, ANSWER_TIMEOUT).map_err(|error| self.cluster.why(&consumer, error));
+            match found {
+                Ok(found) if found.partitions.len() > 1 && *topic != *request.topic => problems.push(Problem {
+                    table: Some(request.name.clone()),
+                    what: in_several_partitions(&topic, found.partitions.len()),
+                    remedy: ONE_PARTITION.to_owned(),
+                }),
+                Ok(_) => {}
+                Err(error) if is_unknown(&error) => {
+                    let what = format!("{brokers} has no topic `{topic}`");
+                    let remedy = if *topic == *request.topic {
+                        "make the topic, or check its name"
+                    } else {
+                        "set provide.transaction.metadata=true in Debezium's connector, which then writes it with its next transaction; or check its name"
+                    };
+                    problems.push(Problem { table: Some(request.name.clone()), what, remedy: remedy.to_owned() });
+                }
+                // Who does not answer would not answer about another.
+                Err(error) => return Err(vec![problem(&request.name, &error, &brokers)]),
+            }
+        }
+        let on_data_loss = self.requests[0].on_data_loss;
+        for request in &self.requests {
+            if request.on_data_loss != on_data_loss {
+                let what = "its transactions are told with those of other tables, and on_data_loss is another than theirs";
+                let remedy = "write the same on_data_loss for all of them".to_owned();
+                problems.push(Problem { table: Some(request.name.clone()), what: what.to_owned(), remedy });
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
         for request in &self.requests {
             match request.open() {
                 Ok(table) => self.tables.push(table),
@@ -95,6 +138,13 @@ impl KafkaTopic {
         }
     }
 }
+
+/// Its messages are in no order then.
+fn in_several_partitions(topic: &str, partitions: usize) -> String {
+    format!("topic {topic} has {partitions} partitions, so it does not tell in which order transactions were committed")
+}
+
+const ONE_PARTITION: &str = "make it again with one partition: Debezium's connector makes it so with topic.creation.groups=transactions, topic.creation.transactions.include=.*transaction and topic.creation.transactions.partitions=1";
 
 pub(super) fn is_unknown(error: &KafkaError) -> bool {
     use rdkafka::error::RDKafkaErrorCode as Code;
@@ -127,13 +177,22 @@ impl Source for KafkaTopic {
     fn run(self: Box<Self>, link: Link) -> BoxFuture<'static, ()> {
         let name = format!("kafka {}", self.name);
         on_thread(name, move |waiting| {
+            let names: Vec<Arc<str>> = self.topics().into_iter().map(|(topic, _)| topic).collect();
             let KafkaTopic { cluster, requests, tables, .. } = *self;
             let writers = requests.iter().map(|request| writer(&cluster, request)).collect();
             let first = &requests[0];
-            let reader = TopicReader::new(first.topic.as_str().into(), tables);
-            let pump = Pump::new(reader, writers, link, waiting);
+            let transactions = first.transactions.is_some().then(|| Transactions::new(&names, names.len() - 1));
+            let mut topics: Vec<TopicTables> =
+                names.into_iter().map(|topic| TopicTables { topic, tables: Vec::new() }).collect();
+            for (place, (table, request)) in tables.into_iter().zip(&requests).enumerate() {
+                if let Some(of_topic) = topics.iter_mut().find(|of| *of.topic == *request.topic) {
+                    of_topic.tables.push((place, table));
+                }
+            }
+            let ids = vec![None; topics.len()];
+            let pump = Pump::new(TopicReader::new(topics), writers, link, waiting);
             let (start, on_data_loss) = (first.start, first.on_data_loss);
-            let mut reading = Reading { cluster, start, on_data_loss, pump, id: None, committed: None };
+            let mut reading = Reading { cluster, start, on_data_loss, pump, ids, transactions, committed: None };
             match reading.run() {
                 End::Stopped => {}
                 End::Operator { error, remedy } => {
@@ -171,14 +230,16 @@ impl From<Stopped> for Broken {
     }
 }
 
-/// A topic while it is read.
+/// Topics while they are read.
 struct Reading {
     cluster: Cluster,
     start: Start,
     on_data_loss: OnDataLoss,
     pump: Pump,
-    /// The id that the topic had when its first message was read.
-    id: Option<TopicId>,
+    /// The id that each topic had when its first message was read.
+    ids: Vec<Option<TopicId>>,
+    /// Messages that wait for the rest of their transactions.
+    transactions: Option<Transactions<Kept>>,
     committed: Option<(Instant, Mark)>,
 }
 
@@ -214,33 +275,57 @@ impl Reading {
     fn try_read(&mut self) -> Result<std::convert::Infallible, Broken> {
         let consumer = self.cluster.consumer().map_err(|error| self.broken(&error))?;
         let consumer = Arc::new(consumer);
-        let topic = self.pump.reader.topic().to_string();
-        let described = describe(&consumer, &topic, ANSWER_TIMEOUT)
-            .map_err(|error| self.broken(&self.cluster.why(&consumer, error)))?;
-        self.is_the_same(&described)?;
-        self.assign(&consumer, &described.partitions)?;
+        let mut inlet = self.transactions.as_mut().map(|transactions| {
+            transactions.clear();
+            Inlet::new(Arc::clone(&consumer))
+        });
+        let names: Vec<String> = self.pump.reader.topics().iter().map(|of| of.topic.to_string()).collect();
+        for (topic, name) in names.iter().enumerate() {
+            let described = describe(&consumer, name, ANSWER_TIMEOUT)
+                .map_err(|error| self.broken_of(topic, &self.cluster.why(&consumer, error)))?;
+            self.is_the_same(topic, &described)?;
+            self.assign(&consumer, topic, &described.partitions, inlet.as_mut())?;
+        }
         self.pump.tell_loaded()?;
         self.pump.set_well();
-        let watch = Watch::start(Arc::clone(&consumer), topic).map_err(|error| Broken::Retry(error.to_string()))?;
+        let watches: Result<Vec<Watch>, std::io::Error> =
+            names.into_iter().map(|name| Watch::start(Arc::clone(&consumer), name)).collect();
+        let watches = watches.map_err(|error| Broken::Retry(error.to_string()))?;
         loop {
             self.pump.waiting.go_on()?;
-            self.take_batch(&consumer, &watch)?;
-            match watch.news() {
-                Some(Ok(described)) => {
-                    self.is_the_same(&described)?;
-                    self.assign(&consumer, &described.partitions)?;
-                    self.pump.set_well();
-                    self.count_lag(&watch);
+            match &mut inlet {
+                None => self.take_batch(&consumer, &watches)?,
+                Some(inlet) => self.take_whole(inlet, &watches)?,
+            }
+            for (topic, watch) in watches.iter().enumerate() {
+                match watch.news() {
+                    Some(Ok(described)) => {
+                        self.is_the_same(topic, &described)?;
+                        self.assign(&consumer, topic, &described.partitions, inlet.as_mut())?;
+                        self.set_well();
+                        self.count_lag(&watches);
+                    }
+                    Some(Err(error)) => {
+                        let error = self.in_words_of(topic, &error);
+                        self.pump.set_state(SourceState::Retrying { error });
+                    }
+                    None => {}
                 }
-                Some(Err(error)) => self.pump.set_state(SourceState::Retrying { error: self.in_words(&error) }),
-                None => {}
             }
             self.commit(&consumer);
         }
     }
 
+    /// The brokers answer; what is not whole is said.
+    fn set_well(&mut self) {
+        match self.transactions.as_ref().and_then(Transactions::waits_for) {
+            Some(error) => self.pump.set_state(SourceState::Retrying { error }),
+            None => self.pump.set_well(),
+        }
+    }
+
     /// Reads what has come, up to a batch; waits a little if nothing has.
-    fn take_batch(&mut self, consumer: &BaseConsumer<Context>, watch: &Watch) -> Result<(), Broken> {
+    fn take_batch(&mut self, consumer: &BaseConsumer<Context>, watches: &[Watch]) -> Result<(), Broken> {
         let mut messages: Vec<BorrowedMessage<'_>> = Vec::new();
         let mut bytes = 0;
         let mut patience = POLL;
@@ -263,71 +348,109 @@ impl Reading {
         }
         if !messages.is_empty() {
             let views: Vec<Message<'_>> = messages.iter().map(view).collect();
-            match self.pump.take(&views) {
-                Ok(()) => {}
-                Err(Halt::Stopped) => return Err(Broken::End(End::Stopped)),
-                Err(Halt::Unreadable(error)) => {
-                    let remedy = "see to the message or to the table's columns, or write on_error = 'dead_letter' to go on without it; then restart".to_owned();
-                    return Err(Broken::End(End::Operator { error, remedy }));
-                }
-                Err(Halt::Internal(error)) => {
-                    let remedy = "please report this with the log".to_owned();
-                    return Err(Broken::End(End::Operator { error, remedy }));
-                }
-            }
+            self.pump.take(&views).map_err(stopped)?;
         }
         for partition in at_end {
-            self.pump.at_end(partition)?;
+            self.pump.at_end(TopicPartition::of_only_topic(partition))?;
             self.pump.set_well();
         }
-        let Some(error) = failed else { return Ok(()) };
-        match response_to(&error) {
-            Response::Retry => {
-                watch.look_now();
-                self.pump.set_state(SourceState::Retrying { error: self.in_words(&error) });
+        failed.map_or(Ok(()), |error| self.failed(&error, consumer, watches))
+    }
+
+    /// Reads what has come, and takes the transactions that are whole; waits a little if nothing has come.
+    fn take_whole(&mut self, inlet: &mut Inlet, watches: &[Watch]) -> Result<(), Broken> {
+        let Some(transactions) = &mut self.transactions else { return Ok(()) };
+        let failed = inlet.take(transactions, (BATCH_MESSAGES, BATCH_BYTES), POLL);
+        loop {
+            let whole = transactions.next(BATCH_MESSAGES, Instant::now());
+            if !whole.messages.is_empty() {
+                let views: Vec<Message<'_>> = whole.messages.iter().map(Kept::view).collect();
+                self.pump.take(&views).map_err(stopped)?;
+            }
+            for (partition, next) in &whole.passed {
+                if self.pump.reader.next().get(partition).is_none_or(|known| known < next) {
+                    self.pump.reader.start_at(*partition, *next);
+                }
+            }
+            if whole.messages.is_empty() {
+                break;
+            }
+        }
+        let at_end: Vec<TopicPartition> = transactions.empty_at_end().collect();
+        for partition in at_end {
+            self.pump.at_end(partition)?;
+        }
+        match failed {
+            Ok(None) => {
+                self.set_well();
                 Ok(())
             }
-            Response::Renew => Err(Broken::Retry(self.in_words(&error))),
+            Ok(Some(error)) => self.failed(&error, inlet.consumer(), watches),
+            Err(error) => {
+                let remedy =
+                    "name the topic that Debezium's connector writes with provide.transaction.metadata=true, mostly prefix.transaction"
+                        .to_owned();
+                Err(Broken::End(End::Operator { error: error.to_string(), remedy }))
+            }
+        }
+    }
+
+    /// What to do about what a client says.
+    fn failed(&mut self, error: &KafkaError, consumer: &BaseConsumer<Context>, watches: &[Watch]) -> Result<(), Broken> {
+        match response_to(error) {
+            Response::Retry => {
+                watches.iter().for_each(Watch::look_now);
+                self.pump.set_state(SourceState::Retrying { error: self.in_words(error) });
+                Ok(())
+            }
+            Response::Renew => Err(Broken::Retry(self.in_words(error))),
             Response::Stop(remedy) => {
-                Err(Broken::End(End::Operator { error: self.in_words(&error), remedy: remedy.to_owned() }))
+                Err(Broken::End(End::Operator { error: self.in_words(error), remedy: remedy.to_owned() }))
             }
             Response::Lost => self.find_again(consumer),
         }
     }
 
+    /// Of whichever topic it is: where there are several, a client does not say.
     fn in_words(&self, error: &KafkaError) -> String {
+        self.in_words_of(0, error)
+    }
+
+    fn in_words_of(&self, topic: usize, error: &KafkaError) -> String {
         if is_unknown(error) {
-            format!("{} has no topic `{}` now", self.cluster.brokers, self.pump.reader.topic())
+            format!("{} has no topic `{}` now", self.cluster.brokers, self.pump.reader.topic(topic))
         } else {
             in_words(error, &self.cluster.brokers)
         }
     }
 
     fn broken(&self, error: &KafkaError) -> Broken {
+        self.broken_of(0, error)
+    }
+
+    fn broken_of(&self, topic: usize, error: &KafkaError) -> Broken {
         match response_to(error) {
             Response::Stop(remedy) => {
-                Broken::End(End::Operator { error: self.in_words(error), remedy: remedy.to_owned() })
+                Broken::End(End::Operator { error: self.in_words_of(topic, error), remedy: remedy.to_owned() })
             }
-            _ => Broken::Retry(self.in_words(error)),
+            _ => Broken::Retry(self.in_words_of(topic, error)),
         }
     }
 
     /// A topic that was deleted and made again has other messages under the same offsets.
-    fn is_the_same(&mut self, described: &Topic) -> Result<(), Broken> {
+    fn is_the_same(&mut self, topic: usize, described: &Topic) -> Result<(), Broken> {
         let Some(id) = described.id else { return Ok(()) };
-        let before = *self.id.get_or_insert(id);
+        let before = *self.ids[topic].get_or_insert(id);
         if before == id {
             return Ok(());
         }
         self.lost(&format!(
             "topic {} was deleted and made again (what came of the new one before this was noticed is read again)",
-            self.pump.reader.topic()
+            self.pump.reader.topic(topic)
         ))?;
-        self.id = Some(id);
+        self.ids[topic] = Some(id);
         self.start = if self.on_data_loss == OnDataLoss::Latest { Start::Latest } else { Start::Earliest };
-        for partition in self.pump.reader.next().keys().copied().collect::<Vec<_>>() {
-            self.pump.reader.forget(partition);
-        }
+        self.pump.reader.forget(topic);
         Err(Broken::Retry("the topic is another one".to_owned()))
     }
 
@@ -346,24 +469,35 @@ impl Reading {
     }
 
     /// Reads partitions that are not read yet.
-    fn assign(&mut self, consumer: &BaseConsumer<Context>, partitions: &[i32]) -> Result<(), Broken> {
+    fn assign(
+        &mut self,
+        consumer: &BaseConsumer<Context>,
+        topic: usize,
+        partitions: &[i32],
+        mut inlet: Option<&mut Inlet>,
+    ) -> Result<(), Broken> {
+        let name = Arc::clone(self.pump.reader.topic(topic));
         let assigned: BTreeSet<i32> = match consumer.assignment() {
-            Ok(assigned) => assigned.elements().iter().map(|element| element.partition()).collect(),
+            Ok(assigned) => assigned.elements_for_topic(&name).iter().map(|element| element.partition()).collect(),
             Err(error) => return Err(self.broken(&error)),
         };
         let new: Vec<i32> = partitions.iter().copied().filter(|partition| !assigned.contains(partition)).collect();
         if new.is_empty() {
             return Ok(());
         }
-        let topic = Arc::clone(self.pump.reader.topic());
-        let first_time = self.pump.reader.next().is_empty();
+        if self.transactions.is_some() && topic + 1 == self.ids.len() && partitions.len() > 1 {
+            let error = in_several_partitions(&name, partitions.len());
+            return Err(Broken::End(End::Operator { error, remedy: ONE_PARTITION.to_owned() }));
+        }
+        let first_time = !self.pump.reader.reads(topic);
         if first_time {
-            self.read_committed(consumer, &new);
+            self.read_committed(consumer, topic, &new);
         }
         let mut list = TopicPartitionList::new();
-        for partition in new {
+        for number in new {
+            let partition = TopicPartition { topic, number };
             let (begin, end) =
-                consumer.fetch_watermarks(&topic, partition, ANSWER_TIMEOUT).map_err(|error| self.broken(&error))?;
+                consumer.fetch_watermarks(&name, number, ANSWER_TIMEOUT).map_err(|error| self.broken(&error))?;
             let offset = match self.pump.reader.next().get(&partition) {
                 Some(next) => *next,
                 None => {
@@ -371,30 +505,39 @@ impl Reading {
                     let start = if first_time { self.start_of(consumer, partition, begin, end)? } else { begin };
                     self.pump.begin(partition, start, end);
                     if !first_time {
-                        tracing::info!(source = &*self.pump.link.name, partition, "a new partition");
+                        tracing::info!(source = &*self.pump.link.name, topic = &*name, partition = number, "a new partition");
                     }
                     start
                 }
             };
-            list.add_partition_offset(&topic, partition, Offset::Offset(offset))
-                .map_err(|error| self.broken(&error))?;
+            if let (Some(inlet), Some(transactions)) = (&mut inlet, &mut self.transactions) {
+                transactions.begin(partition);
+                inlet.add(&name, partition);
+            }
+            list.add_partition_offset(&name, number, Offset::Offset(offset)).map_err(|error| self.broken(&error))?;
         }
         consumer.incremental_assign(&list).map_err(|error| self.broken(&error))
     }
 
-    fn start_of(&self, consumer: &BaseConsumer<Context>, partition: i32, begin: i64, end: i64) -> Result<i64, Broken> {
+    fn start_of(
+        &self,
+        consumer: &BaseConsumer<Context>,
+        partition: TopicPartition,
+        begin: i64,
+        end: i64,
+    ) -> Result<i64, Broken> {
         let millis = match self.start {
             Start::Earliest => return Ok(begin),
             Start::Latest => return Ok(end),
             Start::Timestamp(millis) => millis,
         };
-        let topic = self.pump.reader.topic();
+        let topic = self.pump.reader.topic(partition.topic);
         let mut asked = TopicPartitionList::new();
         let found = asked
-            .add_partition_offset(topic, partition, Offset::Offset(millis))
+            .add_partition_offset(topic, partition.number, Offset::Offset(millis))
             .and_then(|()| consumer.offsets_for_times(asked, ANSWER_TIMEOUT))
             .map_err(|error| self.broken(&error))?;
-        Ok(match found.find_partition(topic, partition).map(|element| element.offset()) {
+        Ok(match found.find_partition(topic, partition.number).map(|element| element.offset()) {
             Some(Offset::Offset(offset)) => offset,
             // None is as new.
             _ => end,
@@ -403,13 +546,18 @@ impl Reading {
 
     /// Our place is no place of the log any more: which partition, and why.
     fn find_again(&mut self, consumer: &BaseConsumer<Context>) -> Result<(), Broken> {
-        let topic = Arc::clone(self.pump.reader.topic());
-        let described = describe(consumer, &topic, ANSWER_TIMEOUT).map_err(|error| self.broken(&error))?;
-        self.is_the_same(&described)?;
-        let places: BTreeMap<i32, i64> = self.pump.reader.next().clone();
-        for (partition, next) in places {
-            let (begin, end) =
-                consumer.fetch_watermarks(&topic, partition, ANSWER_TIMEOUT).map_err(|error| self.broken(&error))?;
+        for topic in 0..self.pump.reader.topics().len() {
+            let name = Arc::clone(self.pump.reader.topic(topic));
+            let described =
+                describe(consumer, &name, ANSWER_TIMEOUT).map_err(|error| self.broken_of(topic, &error))?;
+            self.is_the_same(topic, &described)?;
+        }
+        let places: BTreeMap<TopicPartition, i64> = self.pump.reader.next().clone();
+        for (place, next) in places {
+            let (topic, partition) = (Arc::clone(self.pump.reader.topic(place.topic)), place.number);
+            let (begin, end) = consumer
+                .fetch_watermarks(&topic, partition, ANSWER_TIMEOUT)
+                .map_err(|error| self.broken_of(place.topic, &error))?;
             if next < begin {
                 self.lost(&format!(
                     "messages {next} to {} of partition {partition} of {topic} were deleted before they were read",
@@ -422,23 +570,24 @@ impl Reading {
             } else {
                 continue;
             }
-            self.pump.reader.start_at(partition, if self.on_data_loss == OnDataLoss::Latest { end } else { begin });
+            self.pump.reader.start_at(place, if self.on_data_loss == OnDataLoss::Latest { end } else { begin });
         }
-        Err(Broken::Retry(format!("looking for the place in {topic} again")))
+        Err(Broken::Retry(format!("looking for the place in {} again", self.pump.link.name)))
     }
 
     /// How far an earlier run had come, of which dead letters have been written.
-    fn read_committed(&mut self, consumer: &BaseConsumer<Context>, partitions: &[i32]) {
-        let topic = Arc::clone(self.pump.reader.topic());
+    fn read_committed(&mut self, consumer: &BaseConsumer<Context>, topic: usize, partitions: &[i32]) {
+        let name = Arc::clone(self.pump.reader.topic(topic));
         let mut asked = TopicPartitionList::new();
         for &partition in partitions {
-            asked.add_partition(&topic, partition);
+            asked.add_partition(&name, partition);
         }
         // Where nobody may ask, letters are written once more.
         let Ok(committed) = consumer.committed_offsets(asked, ANSWER_TIMEOUT) else { return };
         for element in committed.elements() {
             if let Offset::Offset(offset) = element.offset() {
-                self.pump.letters_written_before(element.partition(), offset);
+                let partition = TopicPartition { topic, number: element.partition() };
+                self.pump.letters_written_before(partition, offset);
             }
         }
     }
@@ -466,25 +615,34 @@ impl Reading {
         self.committed = Some((Instant::now(), mark));
     }
 
-    fn count_lag(&self, watch: &Watch) {
+    fn count_lag(&self, watches: &[Watch]) {
         let next = self.pump.reader.next();
-        let lag =
-            |(partition, end): (i32, i64)| u64::try_from(end - next.get(&partition).copied().unwrap_or(0)).unwrap_or(0);
-        self.pump.link.counters.lag.store(watch.ends().into_iter().map(lag).sum(), Relaxed);
+        let ends = watches.iter().enumerate().flat_map(|(topic, watch)| {
+            watch.ends().into_iter().map(move |(number, end)| (TopicPartition { topic, number }, end))
+        });
+        let lag = |(partition, end): (TopicPartition, i64)| {
+            u64::try_from(end - next.get(&partition).copied().unwrap_or(0)).unwrap_or(0)
+        };
+        self.pump.link.counters.lag.store(ends.map(lag).sum(), Relaxed);
     }
 }
 
-impl Headers for BorrowedMessage<'_> {
-    fn each(&self, take: &mut dyn FnMut(&str, Option<&[u8]>)) {
-        for header in self.headers().into_iter().flat_map(|headers| headers.iter()) {
-            take(header.key, header.value);
-        }
-    }
+/// Why the pump stands still, for those who look.
+fn stopped(halt: Halt) -> Broken {
+    let (error, remedy) = match halt {
+        Halt::Stopped => return Broken::End(End::Stopped),
+        Halt::Unreadable(error) => (
+            error,
+            "see to the message or to the table's columns, or write on_error = 'dead_letter' to go on without it; then restart",
+        ),
+        Halt::Internal(error) => (error, "please report this with the log"),
+    };
+    Broken::End(End::Operator { error, remedy: remedy.to_owned() })
 }
 
 fn view<'a>(message: &'a BorrowedMessage<'_>) -> Message<'a> {
     Message {
-        partition: message.partition(),
+        partition: TopicPartition::of_only_topic(message.partition()),
         offset: message.offset(),
         timestamp: message.timestamp().to_millis(),
         payload: Payload { key: message.key(), value: message.payload() },

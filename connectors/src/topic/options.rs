@@ -97,6 +97,8 @@ pub struct TopicRequest {
     pub on_error: OnError,
     /// What to do when messages are gone.
     pub on_data_loss: OnDataLoss,
+    /// The topic that tells which events were committed at once.
+    pub transactions: Option<String>,
     /// Where what can't be read goes.
     pub dead_letters: Option<DeadLettersTo>,
     /// The columns of metadata, by the names that they shall have.
@@ -133,7 +135,7 @@ pub fn open_topics<C, S: Source + 'static>(
         let name = table.options.remove("source");
         match TopicRequest::read(&mut table) {
             Ok(request) => {
-                let name = name.unwrap_or_else(|| request.topic.clone());
+                let name = name.unwrap_or_else(|| request.transactions.as_ref().unwrap_or(&request.topic).clone());
                 match sources.iter_mut().find(|source| reads_with(source, &cluster, &name, &request)) {
                     Some(source) => add(source, request),
                     None => sources.push(new(name, cluster, request)),
@@ -270,6 +272,14 @@ impl TopicRequest {
                 None => Some(DeadLettersTo::Topic(text)),
             },
         };
+        let transactions = options.remove("transactions");
+        if transactions.is_some() && mode != Mode::Debezium {
+            wrong.push(Problem {
+                table: Some(name.clone()),
+                what: "`transactions` names the topic of Debezium's transaction metadata, and the table is not in its format".to_owned(),
+                remedy: "write format = 'debezium-json', or leave `transactions` out".to_owned(),
+            });
+        }
         let named = |(option, metadata): (&str, Metadata)| Some((options.remove(option)?, metadata));
         let metadata: Vec<(String, Metadata)> = Metadata::OPTIONS.into_iter().filter_map(named).collect();
         let topic = options.remove("topic").unwrap_or_default();
@@ -280,6 +290,7 @@ impl TopicRequest {
             start,
             on_error,
             on_data_loss,
+            transactions,
             dead_letters,
             metadata,
             formats,

@@ -9,12 +9,12 @@ use crate::dead_letters::{DeadLetter, DeadLetterWriter};
 use crate::source::{Link, SourceEvent, SourceState};
 
 use super::thread::{Stopped, Waiting};
-use super::{Message, ReadError, TopicReader};
+use super::{Message, ReadError, TopicPartition, TopicReader};
 
 /// How long to wait before what failed is tried again, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// Takes the messages of one topic to where they go.
+/// Takes the messages of a source's topics to where they go.
 pub struct Pump {
     /// What reads them.
     pub reader: TopicReader,
@@ -25,9 +25,9 @@ pub struct Pump {
     /// Where dead letters go, by the table's place.
     writers: Vec<Option<Box<dyn DeadLetterWriter>>>,
     /// By partition: letters of messages before this were written by an earlier run.
-    written_before: BTreeMap<i32, i64>,
+    written_before: BTreeMap<TopicPartition, i64>,
     /// The partitions that have not come to where they ended when the source was started.
-    behind: BTreeMap<i32, i64>,
+    behind: BTreeMap<TopicPartition, i64>,
     is_loaded: bool,
     read: u64,
     to_read: u64,
@@ -52,7 +52,7 @@ impl From<Stopped> for Halt {
 }
 
 impl Pump {
-    /// Of a topic of which nothing has been read.
+    /// Of topics of which nothing has been read.
     #[must_use]
     pub fn new(
         reader: TopicReader,
@@ -75,12 +75,12 @@ impl Pump {
     }
 
     /// Letters of this partition's messages before this offset were written by an earlier run.
-    pub fn letters_written_before(&mut self, partition: i32, offset: i64) {
+    pub fn letters_written_before(&mut self, partition: TopicPartition, offset: i64) {
         self.written_before.insert(partition, offset);
     }
 
     /// A partition is read from `start` on; when the source was started it ended at `end`.
-    pub fn begin(&mut self, partition: i32, start: i64, end: i64) {
+    pub fn begin(&mut self, partition: TopicPartition, start: i64, end: i64) {
         self.reader.start_at(partition, start);
         if !self.is_loaded && end > start {
             self.to_read += u64::try_from(end - start).unwrap_or(0);
@@ -92,7 +92,7 @@ impl Pump {
     ///
     /// # Errors
     /// When the program ends.
-    pub fn at_end(&mut self, partition: i32) -> Result<(), Stopped> {
+    pub fn at_end(&mut self, partition: TopicPartition) -> Result<(), Stopped> {
         self.behind.remove(&partition);
         self.tell_loaded()
     }
@@ -110,10 +110,15 @@ impl Pump {
         let state = if self.is_loaded {
             SourceState::Streaming
         } else {
-            let table = self.reader.tables().first().map(|table| table.table.name.clone()).unwrap_or_default();
+            let table = self.first_table();
             SourceState::Copying { table, rows: self.read, estimated_rows: Some(self.to_read) }
         };
         self.set_state(state);
+    }
+
+    fn first_table(&self) -> String {
+        let mut tables = self.reader.topics().iter().flat_map(|of| &of.tables);
+        tables.next().map(|(_, table)| table.table.name.clone()).unwrap_or_default()
     }
 
     /// Says that all is there that there was at the start, when it is.
@@ -169,7 +174,9 @@ impl Pump {
     fn write_letters(&mut self, letters: &[(usize, DeadLetter)]) -> Result<(), Halt> {
         for place in 0..self.writers.len() {
             let is_new = |letter: &DeadLetter| {
-                self.written_before.get(&letter.partition).is_none_or(|before| letter.offset >= *before)
+                let topic = self.reader.topics().iter().position(|of| of.topic == letter.topic).unwrap_or_default();
+                let partition = TopicPartition { topic, number: letter.partition };
+                self.written_before.get(&partition).is_none_or(|before| letter.offset >= *before)
             };
             let of_table: Vec<&DeadLetter> = letters
                 .iter()
@@ -188,7 +195,7 @@ impl Pump {
     }
 
     fn wait_after(&mut self, error: String, delay: &mut Duration) -> Result<(), Stopped> {
-        tracing::warn!(source = &*self.link.name, topic = &**self.reader.topic(), error, "trying again");
+        tracing::warn!(source = &*self.link.name, error, "trying again");
         self.set_state(SourceState::Retrying { error });
         self.waiting.sleep(*delay)?;
         *delay = (*delay * 2).min(RETRY.1);
