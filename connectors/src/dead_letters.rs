@@ -4,7 +4,7 @@
 //! past it, and the newest are rows of the table [`TABLE`], which every project that reads topics
 //! has, and of the projection `deltafront.dead_letters`.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -66,6 +66,14 @@ impl DeadLetter {
         }
     }
 
+    /// Bytes of what came.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        let headers = self.headers.iter().map(|(name, value)| name.len() + length(value));
+        length(&self.key) + length(&self.value) + headers.sum::<usize>()
+    }
+
     /// All of it, as a line of JSON: for places that have nowhere else to keep the reason. Key, value
     /// and headers are in base64, since they may be any bytes; where they are text, it stands beside
     /// them.
@@ -103,7 +111,6 @@ pub trait DeadLetterWriter: Send {
 /// Appends letters to a file, a line each ([`DeadLetter::to_json`]).
 pub struct DeadLetterFile {
     path: PathBuf,
-    file: Option<BufWriter<File>>,
 }
 
 #[derive(Serialize)]
@@ -126,17 +133,12 @@ impl DeadLetterFile {
     /// To a file that is made when the first letter comes.
     #[must_use]
     pub fn new(path: PathBuf) -> DeadLetterFile {
-        DeadLetterFile { path, file: None }
+        DeadLetterFile { path }
     }
 
-    fn append(&mut self, letters: &[&DeadLetter]) -> io::Result<()> {
-        let file = match &mut self.file {
-            Some(file) => file,
-            None => {
-                let file = OpenOptions::new().create(true).append(true).open(&self.path)?;
-                self.file.insert(BufWriter::new(file))
-            }
-        };
+    fn append(&self, letters: &[&DeadLetter]) -> io::Result<()> {
+        // Opened each time: what rotates logs moves the file away.
+        let mut file = BufWriter::new(OpenOptions::new().create(true).append(true).open(&self.path)?);
         for letter in letters {
             file.write_all(letter.to_json().as_bytes())?;
             file.write_all(b"\n")?;
@@ -173,10 +175,6 @@ impl<'a> Line<'a> {
 
 impl DeadLetterWriter for DeadLetterFile {
     fn write(&mut self, letters: &[&DeadLetter]) -> Result<(), String> {
-        self.append(letters).map_err(|error| {
-            // What was half written is not known: the next try begins with the file anew.
-            self.file = None;
-            format!("can't write dead letters to {}: {error}", self.path.display())
-        })
+        self.append(letters).map_err(|error| format!("can't write dead letters to {}: {error}", self.path.display()))
     }
 }

@@ -31,7 +31,7 @@ pub struct SinkRequest {
     pub table: TableRequest,
     /// The project's name, fit for an identifier.
     pub project: String,
-    /// The columns of what is written.
+    /// The columns of what is written, by the names that the table has for them.
     pub schema: SchemaRef,
     /// Its key, if it has one.
     pub key: Option<Vec<usize>>,

@@ -9,6 +9,7 @@
 
 pub mod run; // all of it together
 pub mod prepare; // a folder and its sources to a plan
+pub mod topics; // topics of a project that would undo themselves
 pub mod engine; // the thread that owns the program
 pub mod health; // what the program says of itself
 pub mod staleness; // what a lost source means for those who look

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use connectors::sink::{Sink, SinkRequest};
 use connectors::source::{Opened, Problem, SourceTable, TableRequest};
 use connectors::{Connector, Source, dead_letters};
 use push::serve::Gate;
 use sql::diagnostic::Place;
 use sql::plan::{declared_shape, declared_type};
+use sql::project::DeclaredColumn;
 use sql::{Diagnostic, Diagnostics, Plan, Project, TableDeclaration, TableShape, plan};
 
-use crate::auth;
+use crate::{auth, topics};
 
 /// What tables can be read from. A new connector is a line here.
 pub const CONNECTORS: &[Connector] = &[
@@ -100,6 +102,7 @@ pub async fn prepare_with(folder: &Path, ask: Ask, connectors: &[Connector]) -> 
     };
     let mut plan = plan(&project, &shapes, &mut wrong);
     plan.warnings.0.splice(0..0, warnings);
+    topics::check(&project, &plan, &mut wrong);
     let sinks = open_sinks(&project, &plan, connectors, ask, &mut wrong).await;
     if wrong.is_empty() { Ok(Prepared { project, plan, sources, sinks }) } else { Err(wrong.sorted()) }
 }
@@ -163,6 +166,15 @@ fn open_sources(project: &Project, connectors: &[Connector], wrong: &mut Diagnos
     sources
 }
 
+/// The columns of what is written, as its table calls them: they go by their place.
+fn as_declared(schema: &SchemaRef, table: &TableDeclaration) -> SchemaRef {
+    if table.columns.len() != schema.fields().len() {
+        return Arc::clone(schema);
+    }
+    let named = |(field, column): (&FieldRef, &DeclaredColumn)| field.as_ref().clone().with_name(&column.name);
+    Arc::new(Schema::new(schema.fields().iter().zip(&table.columns).map(named).collect::<Vec<_>>()))
+}
+
 /// What is written, by the connectors of the tables that it is written to.
 async fn open_sinks(
     project: &Project,
@@ -197,7 +209,7 @@ async fn open_sinks(
         let opened = open(SinkRequest {
             table: request(table, wrong),
             project: sql_name(&project.name),
-            schema: Arc::clone(&planned.schema),
+            schema: as_declared(&planned.schema, table),
             key: planned.key.columns().map(<[usize]>::to_vec),
         });
         let checked = match opened {

@@ -100,9 +100,13 @@ async fn a_transaction_over_two_tables_is_seen_whole() {
         // Some events are of a table that nobody reads; keys change; rows go and come.
         let (from, to, amount) = (step % 10 + 1, step % 7 + 1, step % 13);
         let moved = if step % 5 == 0 {
-            format!("UPDATE there SET id = -id WHERE id = {to}; DELETE FROM here WHERE id = {from}; INSERT INTO here SELECT {from}, 1000 - sum(n) + 1000 - (SELECT sum(n) FROM there) FROM here;")
+            format!(
+                "UPDATE there SET id = -id WHERE id = {to}; DELETE FROM here WHERE id = {from}; INSERT INTO here SELECT {from}, 1000 - sum(n) + 1000 - (SELECT sum(n) FROM there) FROM here;"
+            )
         } else {
-            format!("UPDATE here SET n = n - {amount} WHERE id = {from}; INSERT INTO unread VALUES ({step}); UPDATE there SET n = n + {amount} WHERE abs(id) = {to};")
+            format!(
+                "UPDATE here SET n = n - {amount} WHERE id = {from}; INSERT INTO unread VALUES ({step}); UPDATE there SET n = n + {amount} WHERE abs(id) = {to};"
+            )
         };
         sql.batch_execute(&format!("BEGIN; {moved} COMMIT")).await.expect("a transfer");
     };

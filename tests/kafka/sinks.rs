@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rdkafka::admin::AdminOptions;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::{Value, json};
+use server::prepare::{Ask, prepare};
 use tests::{PATIENCE, ProjectFolder, Server, connect, eventually, postgres};
 use tokio_postgres::Client;
 use xtask::kafka::PrivateKafka;
 
-use crate::client::{broker, config, consumer, create_topic, shows, unique};
+use crate::client::{admin, broker, config, consumer, create_topic, shows, unique};
 
 /// Keys with their values.
 pub type Messages = Vec<(String, Option<Value>)>;
@@ -221,4 +223,142 @@ async fn readers_never_see_half_an_epoch() {
     }
     moving.await.expect("joins");
     server.stop().await;
+}
+
+/// What is written has the names of the written table: those of a query (`sum(orders.amount)`) are its own affair, and
+/// a table declared the same read nothing of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_have_the_names_of_the_table_and_are_read_back() {
+    let kafka = broker();
+    let client = config(kafka.bootstrap());
+    let topic = unique("names");
+    create_topic(&client, &topic, 1, &[]).await;
+    let (postgres, _sql) = shop(ORDERS).await;
+    let of_topic =
+        format!("connector = 'kafka', brokers = '{}', topic = '{topic}', format = 'json'", kafka.bootstrap());
+    let columns = "who TEXT PRIMARY KEY, paid NUMERIC(38, 2), shouted TEXT";
+    let writing = ProjectFolder::new(
+        &postgres,
+        &format!(
+            "CREATE TABLE orders WITH (connector = 'postgres', url = '$DB');
+             CREATE TABLE out ({columns}) WITH ({of_topic});
+             INSERT INTO out SELECT customer, CAST(sum(amount) AS NUMERIC(38, 2)), upper(customer) FROM orders GROUP BY customer;"
+        ),
+    );
+    let server = Server::start(&writing).await;
+    let rows = json!({
+        "{\"who\":\"ann\"}": { "who": "ann", "paid": 3.5, "shouted": "ANN" },
+        "{\"who\":\"bob\"}": { "who": "bob", "paid": 3.0, "shouted": "BOB" },
+    });
+    holds(&client, &topic, rows).await;
+    server.stop().await;
+    let reading = ProjectFolder::of(&format!(
+        "CREATE TABLE back ({columns}) WITH ({of_topic}); CREATE MATERIALIZED VIEW b AS SELECT * FROM back;"
+    ));
+    let server = Server::start(&reading).await;
+    let mut subscriber = server.subscriber().await;
+    subscriber.subscribe("b").await;
+    shows(&mut subscriber, "b", json!([["ann", "3.50", "ANN"], ["bob", "3.00", "BOB"]])).await;
+    server.stop().await;
+}
+
+/// Only what changed came into a topic that had been made again, under a green state.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_made_again_is_not_written_in_parts() {
+    let kafka = broker();
+    let client = config(kafka.bootstrap());
+    let topic = unique("again");
+    create_topic(&client, &topic, 1, &[]).await;
+    let (postgres, sql) = shop(ORDERS).await;
+    let project = totals(&kafka, &postgres, &topic, "format = 'json'");
+    let server = Server::start(&project).await;
+    let whole = json!({
+        "{\"customer\":\"ann\"}": { "customer": "ann", "total": 3.5, "n": 2 },
+        "{\"customer\":\"bob\"}": { "customer": "bob", "total": 3.0, "n": 1 },
+    });
+    holds(&client, &topic, whole.clone()).await;
+    admin(&client).delete_topics(&[topic.as_str()], &AdminOptions::new()).await.expect("an answer");
+    server.source_says(&format!("has no topic `{topic}` now")).await;
+    create_topic(&client, &topic, 1, &[]).await;
+    server.source_says("was deleted and made again").await;
+    sql.batch_execute("UPDATE orders SET amount = 4 WHERE id = 3").await.expect("SQL");
+    server.stop().await;
+    assert_eq!(read_committed(&client, &topic).1, []);
+    let server = Server::start(&project).await;
+    let mut whole = whole;
+    whole["{\"customer\":\"bob\"}"]["total"] = json!(4.0);
+    holds(&client, &topic, whole).await;
+    server.stop().await;
+}
+
+/// One row that its topic does not take held all others up, in a state of `writing`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_too_large_is_named() {
+    let kafka = broker();
+    let client = config(kafka.bootstrap());
+    let topic = unique("large");
+    create_topic(&client, &topic, 1, &[("max.message.bytes", "10000")]).await;
+    let (postgres, sql) = shop(ORDERS).await;
+    let project = totals(&kafka, &postgres, &topic, "format = 'json'");
+    let server = Server::start(&project).await;
+    // It does not compress.
+    sql.batch_execute(
+        "INSERT INTO orders SELECT 4, string_agg(md5(i::text), '') || 'z', 1 FROM generate_series(1, 2000) i",
+    )
+    .await
+    .expect("SQL");
+    server.source_says("more than topic").await;
+    for _ in 0..20 {
+        let (_, said) = tests::http::get(&server.address(), "/readyz").await;
+        assert!(said.contains("max.message.bytes"), "{said}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    sql.batch_execute("DELETE FROM orders WHERE id = 4; UPDATE orders SET amount = 5 WHERE id = 3").await.expect("SQL");
+    holds(
+        &client,
+        &topic,
+        json!({
+            "{\"customer\":\"ann\"}": { "customer": "ann", "total": 3.5, "n": 2 },
+            "{\"customer\":\"bob\"}": { "customer": "bob", "total": 5.0, "n": 1 },
+        }),
+    )
+    .await;
+    server.source_says("writing").await;
+    server.stop().await;
+}
+
+/// Topics that would be fed by what is read of them, or that two queries write.
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_that_would_undo_themselves_are_refused() {
+    let of = |topic: &str, more: &str| {
+        format!("WITH (connector = 'kafka', brokers = 'nowhere:9092', topic = '{topic}', format = 'json'{more})")
+    };
+    let columns = "(id BIGINT PRIMARY KEY, n BIGINT)";
+    let project = ProjectFolder::of(&format!(
+        "CREATE TABLE a {columns} {};
+         CREATE TABLE b {columns} {};
+         CREATE TABLE c {columns} {};
+         CREATE TABLE one {columns} {}; INSERT INTO one SELECT id, n + 1 FROM a;
+         CREATE TABLE two {columns} {}; INSERT INTO two SELECT id, n FROM b;
+         CREATE TABLE three {columns} {}; INSERT INTO three SELECT id, n FROM c;
+         CREATE TABLE fine {columns} {}; INSERT INTO fine SELECT id, n FROM a;",
+        of("a", ""),
+        of("b", ", dead_letters = 'b'"),
+        of("c", ", dead_letters = 'shared'"),
+        of("a", ""),
+        of("shared", ""),
+        of("shared", ""),
+        of("c", ""),
+    ));
+    let Err(wrong) = prepare(project.path(), Ask::Nobody).await else { panic!("it is let in") };
+    let wrong = wrong.to_string();
+    for said in [
+        "what is written to topic `a` is read again by its own query, as table `a`",
+        "dead letters of `b` go to topic `b`, which is read as `b`: they would become letters again",
+        "topic `shared` is written for table `three` too: each would take the other's rows away",
+        "dead letters of `c` go to topic `shared`, which has the rows of `",
+    ] {
+        assert!(wrong.contains(said), "{said}: {wrong}");
+    }
+    assert_eq!(wrong.matches("error").count(), 4, "{wrong}");
 }

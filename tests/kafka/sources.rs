@@ -6,14 +6,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use rdkafka::admin::{AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::json;
 use server::prepare::{Ask, prepare};
-use tests::{ProjectFolder, Server, eventually};
+use tests::{PATIENCE, ProjectFolder, Server, eventually};
 use xtask::kafka::{ADMIN, PrivateKafka};
 
-use crate::client::{Sender, admin, broker, config, create_topic, first_messages, send_to, shows, unique};
+use crate::client::{Sender, admin, broker, config, create_topic, first_messages, send_to, shows, text, unique};
 
 /// A table of one number, `id`, read from a topic of JSON, and a projection of it.
 fn ids(kafka: &PrivateKafka, name: &str, topic: &str, more: &str) -> String {
@@ -127,7 +128,7 @@ async fn who_wants_no_message_lost_is_stopped_before_it() {
     sender.send_raw(&topic, None, Some(&id(1)));
     let server = Server::start(&ProjectFolder::of(&ids(&kafka, "orders", &topic, ", on_error = 'stop'"))).await;
     sender.send_raw(&topic, None, Some(b"{"));
-    server.source_says("stopped: message 1 of partition 0 can't be read").await;
+    server.source_says(&format!("stopped: message 1 of partition 0 of {topic} can't be read")).await;
     server.stop().await;
 }
 
@@ -361,4 +362,67 @@ async fn tokens_are_got_from_an_endpoint() {
     let Err(wrong) = prepare(project("guessed").path(), Ask::Databases).await else { panic!("it is let in") };
     let text = wrong.to_string();
     assert!(text.contains("token endpoint answers 401") && !text.contains("guessed"), "{text}");
+}
+
+/// Letters that were found while none were written anywhere went nowhere for good: what is committed to the group said
+/// that their messages had been read.
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_are_written_where_they_go_now() {
+    let kafka = broker();
+    let client = config(kafka.bootstrap());
+    let (topic, letters) = (unique("orders"), unique("letters"));
+    create_topic(&client, &topic, 1, &[]).await;
+    let sender = Sender::new(&client);
+    sender.send(&topic, &[("1", "{\"id\": 1}"), ("2", "no JSON")]).expect("sent");
+    let server = Server::start(&ProjectFolder::of(&ids(&kafka, "orders", &topic, ""))).await;
+    // Committed once a second.
+    let committed = || async {
+        let consumer: BaseConsumer = client.clone().set("group.id", "deltafront_test").create().expect("a consumer");
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition(&topic, 0);
+        let found = consumer.committed_offsets(asked, PATIENCE).expect("an answer");
+        found.find_partition(&topic, 0).map(|element| element.offset())
+    };
+    eventually(committed, |offset| *offset == Some(Offset::Offset(2))).await;
+    server.stop().await;
+    let more = format!(", dead_letters = '{letters}'");
+    let Err(wrong) = prepare(ProjectFolder::of(&ids(&kafka, "orders", &topic, &more)).path(), Ask::Databases).await
+    else {
+        panic!("there is no such topic")
+    };
+    assert!(wrong.to_string().contains("for dead letters"), "{wrong}");
+    create_topic(&client, &letters, 1, &[]).await;
+    let server = Server::start(&ProjectFolder::of(&ids(&kafka, "orders", &topic, &more))).await;
+    assert_eq!(text(&first_messages(&client, &letters, 1)[0]), "no JSON");
+    server.stop().await;
+}
+
+/// A letter that its topic did not take held its source up for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_that_is_too_large_is_written_cut() {
+    let kafka = broker();
+    let client = config(kafka.bootstrap());
+    let (topic, letters) = (unique("orders"), unique("letters"));
+    create_topic(&client, &topic, 1, &[]).await;
+    create_topic(&client, &letters, 1, &[("max.message.bytes", "20000")]).await;
+    // It does not compress.
+    let mut random = fastrand::Rng::with_seed(1);
+    let large: String = std::iter::repeat_with(|| random.alphanumeric()).take(100_000).collect();
+    let sender = Sender::new(&client);
+    sender.send(&topic, &[("1", &large), ("2", "no JSON"), ("3", "{\"id\": 3}")]).expect("sent");
+    let server =
+        Server::start(&ProjectFolder::of(&ids(&kafka, "orders", &topic, &format!(", dead_letters = '{letters}'"))))
+            .await;
+    let mut subscriber = server.subscriber().await;
+    subscriber.subscribe("orders_ids").await;
+    shows(&mut subscriber, "orders_ids", json!([[3]])).await;
+    let written = first_messages(&client, &letters, 2);
+    let mut values: Vec<&str> = written.iter().map(text).collect();
+    values.sort_unstable_by_key(|value| value.len());
+    assert_eq!(values, ["no JSON", &large[..4096]]);
+    let cut = written.iter().find(|letter| text(letter).len() == 4096).expect("it");
+    let headers = cut.headers().expect("headers");
+    let said: Vec<&str> = headers.iter().map(|header| header.key).collect();
+    assert!(said.contains(&"__deltafront.cut") && said.contains(&"__connect.errors.offset"), "{said:?}");
+    server.stop().await;
 }

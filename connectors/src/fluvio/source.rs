@@ -309,7 +309,9 @@ impl Reading {
     /// Says of partitions that they have been read to where they ended, when they have.
     fn tell_loaded(&mut self) -> Result<(), End> {
         let next = self.pump.reader.next();
-        let is_loaded = |(partition, end): (&i32, &i64)| next.get(&TopicPartition::of_only_topic(*partition)).is_some_and(|next| next >= end);
+        let is_loaded = |(partition, end): (&i32, &i64)| {
+            next.get(&TopicPartition::of_only_topic(*partition)).is_some_and(|next| next >= end)
+        };
         let loaded: Vec<i32> =
             self.loading.iter().filter(|entry| is_loaded(*entry)).map(|(partition, _)| *partition).collect();
         for partition in loaded {
@@ -507,7 +509,8 @@ impl Reading {
     fn count_lag(&self) {
         let next = self.pump.reader.next();
         let lag = |(partition, end): (&i32, &log::End)| {
-            u64::try_from(end.readable - next.get(&TopicPartition::of_only_topic(*partition)).copied().unwrap_or(0)).unwrap_or(0)
+            u64::try_from(end.readable - next.get(&TopicPartition::of_only_topic(*partition)).copied().unwrap_or(0))
+                .unwrap_or(0)
         };
         self.pump.link.counters.lag.store(self.ends.borrow().iter().map(lag).sum(), Relaxed);
     }

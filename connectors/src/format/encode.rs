@@ -21,34 +21,37 @@ use crate::sink::{Encoded, RowEncoder};
 
 /// Makes an object of each row, and one of its key columns.
 pub struct JsonEncoder {
+    /// What the columns are called in messages, whatever the query calls them.
+    names: Vec<String>,
     key: Vec<usize>,
     options: EncoderOptions,
 }
 
 impl JsonEncoder {
-    /// Of rows with these columns and this key.
+    /// Of rows with columns of these types, by these names, and this key.
     ///
     /// # Errors
     /// When a column has a type that JSON can't show, with its name.
     pub fn new(schema: &SchemaRef, key: Vec<usize>) -> Result<JsonEncoder, String> {
         let options = EncoderOptions::default().with_explicit_nulls(true).with_encoder_factory(Arc::new(OurWay));
-        let mut encoder = JsonEncoder { key, options };
+        let names = schema.fields().iter().map(|field| field.name().clone()).collect();
+        let encoder = JsonEncoder { names, key, options };
         for field in schema.fields() {
-            let empty = RecordBatch::new_empty(Arc::new(arrow::datatypes::Schema::new(vec![Arc::clone(field)])));
-            encoder.values(&empty).map_err(|error| format!("column `{}`: {error}", field.name()))?;
+            let empty = arrow::array::new_empty_array(field.data_type());
+            encoder
+                .encode([(field.name().as_str(), &empty)])
+                .map_err(|error| format!("column `{}`: {error}", field.name()))?;
         }
         Ok(encoder)
     }
 
-    fn encode(&self, rows: &RecordBatch) -> Result<Vec<Encoded>, ArrowError> {
-        let rows = StructArray::from(RecordBatch::try_from_iter_with_nullable(
-            rows.schema()
-                .fields()
-                .iter()
-                .zip(rows.columns())
-                .map(|(field, column)| Ok((field.name(), as_text(column)?, true)))
-                .collect::<Result<Vec<_>, ArrowError>>()?,
-        )?);
+    fn encode<'a>(
+        &self,
+        columns: impl IntoIterator<Item = (&'a str, &'a ArrayRef)>,
+    ) -> Result<Vec<Encoded>, ArrowError> {
+        let columns = columns.into_iter().map(|(name, column)| Ok((name, as_text(column)?, true)));
+        let rows = RecordBatch::try_from_iter_with_nullable(columns.collect::<Result<Vec<_>, ArrowError>>()?)?;
+        let rows = StructArray::from(rows);
         let field: FieldRef = Arc::new(arrow::datatypes::Field::new("row", rows.data_type().clone(), true));
         let mut encoder = make_encoder(&field, &rows, &self.options)?;
         let mut out = Vec::new();
@@ -72,12 +75,13 @@ fn as_text(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
 
 impl RowEncoder for JsonEncoder {
     fn keys(&mut self, rows: &RecordBatch) -> Result<Vec<Encoded>, String> {
-        let keys = rows.project(&self.key).map_err(|error| error.to_string())?;
-        self.encode(&keys).map_err(|error| error.to_string())
+        let column = |&place: &usize| Some((self.names.get(place)?.as_str(), rows.columns().get(place)?));
+        self.encode(self.key.iter().filter_map(column)).map_err(|error| error.to_string())
     }
 
     fn values(&mut self, rows: &RecordBatch) -> Result<Vec<Encoded>, String> {
-        self.encode(rows).map_err(|error| error.to_string())
+        let names = self.names.iter().map(String::as_str);
+        self.encode(names.zip(rows.columns())).map_err(|error| error.to_string())
     }
 }
 
@@ -192,7 +196,7 @@ mod tests {
         BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int64Array,
         IntervalMonthDayNanoArray, ListArray, StringArray, TimestampMicrosecondArray,
     };
-    use arrow::datatypes::Int64Type;
+    use arrow::datatypes::{Field, Int64Type, Schema};
 
     fn encode(columns: Vec<(&str, ArrayRef)>) -> Vec<String> {
         let rows =
@@ -225,6 +229,22 @@ mod tests {
                 r#"{"id":2,"name \"n\"":null,"ok":false,"amount":-0.05,"list":null}"#,
             ]
         );
+    }
+
+    /// A query's own names (`upper(t.x)`) were written, in keys too, so that a table declared the same read nothing.
+    #[test]
+    fn columns_are_called_as_the_table_calls_them() {
+        let rows = RecordBatch::try_from_iter_with_nullable([
+            ("id", Arc::new(Int64Array::from(vec![1])) as ArrayRef, true),
+            ("upper(t.x)", Arc::new(StringArray::from(vec!["A"])) as ArrayRef, true),
+        ])
+        .expect("rows");
+        let named = |(name, column): (&str, &ArrayRef)| Field::new(name, column.data_type().clone(), true);
+        let fields: Vec<Field> = ["bed", "label"].into_iter().zip(rows.columns()).map(named).collect();
+        let declared = Arc::new(Schema::new(fields));
+        let mut encoder = JsonEncoder::new(&declared, vec![0]).expect("types that JSON shows");
+        assert_eq!(&*encoder.keys(&rows).expect("keys")[0], br#"{"bed":1}"#);
+        assert_eq!(&*encoder.values(&rows).expect("values")[0], br#"{"bed":1,"label":"A"}"#);
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a client is looked after at a time while it waits for a token.
 const TOKEN_POLL: Duration = Duration::from_millis(50);
+/// How often at most a client's complaints go to the log.
+const SAID_INTERVAL: Duration = Duration::from_secs(10);
 /// How long is listened to what a client has to say about why it got no answer.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 /// What the properties of tokens begin with.
@@ -156,6 +158,7 @@ impl Cluster {
 pub struct Context {
     tokens: Option<Arc<TokenEndpoint>>,
     last: Arc<Mutex<Option<KafkaError>>>,
+    said: Arc<Mutex<Option<Instant>>>,
     has_token: Arc<AtomicBool>,
     /// Why there is no token.
     no_token: Arc<Mutex<Option<String>>>,
@@ -187,6 +190,16 @@ impl Context {
         Context { tokens, ..Context::default() }
     }
 
+    /// Once in a while: a client whose brokers are away says so at each of its attempts.
+    fn is_worth_saying(&self) -> bool {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_long_ago = said.is_none_or(|said| said.elapsed() > SAID_INTERVAL);
+        if is_long_ago {
+            *said = Some(Instant::now());
+        }
+        is_long_ago
+    }
+
     /// What librdkafka last said of itself, which tells more than that nobody answered.
     #[must_use]
     pub fn last_error(&self) -> Option<KafkaError> {
@@ -212,7 +225,9 @@ impl ClientContext for Context {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
             return;
         }
-        tracing::info!("librdkafka: {error}: {}", redacted(reason));
+        if self.is_worth_saying() {
+            tracing::info!("librdkafka: {error}: {}", redacted(reason));
+        }
         let says_more = !matches!(
             error.rdkafka_error_code(),
             Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure)

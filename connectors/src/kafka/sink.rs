@@ -33,9 +33,11 @@ use crate::topic::thread::{Stopped, Waiting, on_thread};
 
 use super::client::{ANSWER_TIMEOUT, Cluster, Context};
 use super::deliveries::Deliveries;
-use super::describe::describe;
+use super::describe::{Topic, TopicId, describe};
 use super::error::{Response, describe as in_words, problem, response_to};
 use super::options;
+use super::source::is_unknown;
+use super::watch::Watch;
 
 /// How long to wait for something to write before looking whether the program ends.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -102,7 +104,7 @@ impl Sink for KafkaSink {
                 .and_then(|consumer| describe(&consumer, &self.topic, ANSWER_TIMEOUT))
             {
                 Ok(_) => Ok(()),
-                Err(error) if super::source::is_unknown(&error) => Err(Problem {
+                Err(error) if is_unknown(&error) => Err(Problem {
                     table: Some(self.table.clone()),
                     what: format!("{} has no topic `{}`", self.cluster.brokers, self.topic),
                     remedy: "make it, with cleanup.policy=compact for a table that is read by its keys".to_owned(),
@@ -135,6 +137,7 @@ impl Sink for KafkaSink {
                     waiting,
                     run,
                     in_doubt: None,
+                    id: None,
                 };
                 writer.run();
             });
@@ -200,6 +203,8 @@ struct Writer {
     run: String,
     /// What was being written when its producer failed: whether the topic has it, the next one finds out.
     in_doubt: Option<Pending>,
+    /// The id that the topic had when it was written first.
+    id: Option<TopicId>,
 }
 
 impl Writer {
@@ -241,7 +246,9 @@ impl Writer {
         let producer = self.producer().map_err(|error| self.broken(&error))?;
         let mut own_group = self.cluster.clone();
         own_group.properties.insert("group.id".to_owned(), self.transactional_id.clone());
-        let consumer = own_group.consumer().map_err(|error| self.broken(&error))?;
+        let consumer = Arc::new(own_group.consumer().map_err(|error| self.broken(&error))?);
+        let described = describe(&consumer, &self.topic, ANSWER_TIMEOUT).map_err(|error| self.broken(&error))?;
+        self.is_the_same(&described)?;
         if self.delivery == Delivery::Transactional {
             // From here on nobody else can write under this name, and what was half written is gone.
             producer.init_transactions(TRANSACTION_TIMEOUT).map_err(|error| self.broken(&error))?;
@@ -251,29 +258,80 @@ impl Writer {
             && written.is_none_or(|last| last.run != self.run || last.epoch < in_doubt.epoch.0)
         {
             self.desk.put_back(in_doubt);
+        } else {
+            self.state.send_replace(SourceState::Streaming);
         }
-        self.state.send_replace(SourceState::Streaming);
+        let watch = Watch::start(Arc::clone(&consumer), self.topic.clone())
+            .map_err(|error| Broken::Retry(error.to_string()))?;
         loop {
             self.waiting.go_on()?;
+            match watch.news() {
+                Some(Ok(described)) => {
+                    self.is_the_same(&described)?;
+                    self.set_state(SourceState::Streaming);
+                }
+                Some(Err(error)) => self.set_state(SourceState::Retrying { error: self.in_words(&error) }),
+                None => {}
+            }
             let pending = match self.desk.take(PATIENCE) {
                 Lies::Work(pending) => pending,
                 Lies::Nothing => continue,
                 Lies::Held(reason) => {
-                    self.state.send_if_modified(|state| {
-                        let held = SourceState::Retrying { error: reason };
-                        std::mem::replace(state, held.clone()) != held
-                    });
+                    self.set_state(SourceState::Retrying { error: reason });
                     self.waiting.sleep(PATIENCE)?;
                     continue;
                 }
                 Lies::Over => return Err(Broken::Over),
             };
             if let Err(error) = self.write_epoch(&producer, &consumer, &pending) {
+                let broken = self.broken_by(&error, &pending);
                 self.in_doubt = Some(pending);
-                return Err(self.broken(&error));
+                return Err(broken);
             }
-            self.state
-                .send_if_modified(|state| std::mem::replace(state, SourceState::Streaming) != SourceState::Streaming);
+            self.set_state(SourceState::Streaming);
+        }
+    }
+
+    fn set_state(&self, now: SourceState) {
+        self.state.send_if_modified(|state| {
+            let is_new = *state != now;
+            *state = now;
+            is_new
+        });
+    }
+
+    /// A topic that was deleted and made again has none of what was written, and only what changes would come.
+    fn is_the_same(&mut self, described: &Topic) -> Result<(), Broken> {
+        let Some(id) = described.id else { return Ok(()) };
+        if *self.id.get_or_insert(id) == id {
+            return Ok(());
+        }
+        Err(Broken::Operator {
+            error: format!("topic {} was deleted and made again: what had been written to it is gone", self.topic),
+            remedy: "restart, which writes all rows again",
+        })
+    }
+
+    fn in_words(&self, error: &KafkaError) -> String {
+        if is_unknown(error) {
+            format!("{} has no topic `{}` now", self.cluster.brokers, self.topic)
+        } else {
+            in_words(error, &self.cluster.brokers)
+        }
+    }
+
+    /// What could not be written, where that is why.
+    fn broken_by(&self, error: &KafkaError, pending: &Pending) -> Broken {
+        let size = |key: &Encoded, change: &KeyChange| key.len() + change.new.as_ref().map_or(0, |row| row.len());
+        let largest = pending.changes.iter().max_by_key(|(key, change)| size(key, change));
+        match (error.rdkafka_error_code(), largest) {
+            (Some(RDKafkaErrorCode::MessageSizeTooLarge), Some((key, change))) => Broken::Retry(format!(
+                "the row of key {} has {} bytes, more than topic {} takes: raise its max.message.bytes, or leave the row out",
+                String::from_utf8_lossy(key),
+                size(key, change),
+                self.topic
+            )),
+            _ => self.broken(error),
         }
     }
 
@@ -283,6 +341,8 @@ impl Writer {
             ("compression.type", "lz4"),
             ("partitioner", "murmur2_random"),
             ("queue.buffering.max.messages", "500000"),
+            // What is too large is for the topic to say.
+            ("message.max.bytes", "1000000000"),
         ];
         let transactional = [
             ("enable.idempotence", "true"),
@@ -315,8 +375,8 @@ impl Writer {
             };
         }
         match response_to(error) {
-            Response::Stop(remedy) => Broken::Operator { error: in_words(error, &self.cluster.brokers), remedy },
-            _ => Broken::Retry(in_words(error, &self.cluster.brokers)),
+            Response::Stop(remedy) => Broken::Operator { error: self.in_words(error), remedy },
+            _ => Broken::Retry(self.in_words(error)),
         }
     }
 

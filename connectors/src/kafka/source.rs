@@ -116,8 +116,10 @@ impl KafkaTopic {
         }
         let on_data_loss = self.requests[0].on_data_loss;
         for request in &self.requests {
+            problems.extend(self.letters_can_go(request, &consumer));
             if request.on_data_loss != on_data_loss {
-                let what = "its transactions are told with those of other tables, and on_data_loss is another than theirs";
+                let what =
+                    "its transactions are told with those of other tables, and on_data_loss is another than theirs";
                 let remedy = "write the same on_data_loss for all of them".to_owned();
                 problems.push(Problem { table: Some(request.name.clone()), what: what.to_owned(), remedy });
             }
@@ -136,6 +138,44 @@ impl KafkaTopic {
         } else {
             Err(problems)
         }
+    }
+}
+
+impl KafkaTopic {
+    /// Where letters of a table are to go must be there: a source would wait for it with the first one.
+    fn letters_can_go(&self, request: &TopicRequest, consumer: &BaseConsumer<Context>) -> Option<Problem> {
+        let (what, remedy) = match request.dead_letters.as_ref()? {
+            DeadLettersTo::File(path) => {
+                let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty())?;
+                if folder.is_dir() {
+                    return None;
+                }
+                (
+                    format!("there is no folder {} for dead letters", folder.display()),
+                    "make the folder, or check its name",
+                )
+            }
+            DeadLettersTo::Topic(topic) => {
+                let brokers = &self.cluster.brokers;
+                match describe(consumer, topic, ANSWER_TIMEOUT) {
+                    Err(error) if is_unknown(&error) => (
+                        format!("{brokers} has no topic `{topic}` for dead letters"),
+                        "make the topic, or check its name",
+                    ),
+                    _ => return None,
+                }
+            }
+        };
+        Some(Problem { table: Some(request.name.clone()), what, remedy: remedy.to_owned() })
+    }
+
+    /// Where letters go, said beside the offsets that are committed.
+    fn letters_go_to(&self) -> String {
+        let to = |request: &TopicRequest| request.dead_letters.as_ref().map(|to| format!("{} to {to:?}", request.name));
+        let all: Vec<String> = self.requests.iter().filter_map(to).collect();
+        let text = if all.is_empty() { "none are written".to_owned() } else { all.join(", ") };
+        // Brokers take 4 KiB at most.
+        format!("dead letters: {}", text.chars().take(900).collect::<String>())
     }
 }
 
@@ -177,6 +217,7 @@ impl Source for KafkaTopic {
     fn run(self: Box<Self>, link: Link) -> BoxFuture<'static, ()> {
         let name = format!("kafka {}", self.name);
         on_thread(name, move |waiting| {
+            let letters = self.letters_go_to();
             let names: Vec<Arc<str>> = self.topics().into_iter().map(|(topic, _)| topic).collect();
             let KafkaTopic { cluster, requests, tables, .. } = *self;
             let writers = requests.iter().map(|request| writer(&cluster, request)).collect();
@@ -192,7 +233,8 @@ impl Source for KafkaTopic {
             let ids = vec![None; topics.len()];
             let pump = Pump::new(TopicReader::new(topics), writers, link, waiting);
             let (start, on_data_loss) = (first.start, first.on_data_loss);
-            let mut reading = Reading { cluster, start, on_data_loss, pump, ids, transactions, committed: None };
+            let mut reading =
+                Reading { cluster, start, on_data_loss, pump, ids, transactions, letters, committed: None };
             match reading.run() {
                 End::Stopped => {}
                 End::Operator { error, remedy } => {
@@ -240,6 +282,8 @@ struct Reading {
     ids: Vec<Option<TopicId>>,
     /// Messages that wait for the rest of their transactions.
     transactions: Option<Transactions<Kept>>,
+    /// Where dead letters go. Those of messages that were read while they went elsewhere have not been written there.
+    letters: String,
     committed: Option<(Instant, Mark)>,
 }
 
@@ -396,7 +440,12 @@ impl Reading {
     }
 
     /// What to do about what a client says.
-    fn failed(&mut self, error: &KafkaError, consumer: &BaseConsumer<Context>, watches: &[Watch]) -> Result<(), Broken> {
+    fn failed(
+        &mut self,
+        error: &KafkaError,
+        consumer: &BaseConsumer<Context>,
+        watches: &[Watch],
+    ) -> Result<(), Broken> {
         match response_to(error) {
             Response::Retry => {
                 watches.iter().for_each(Watch::look_now);
@@ -505,7 +554,12 @@ impl Reading {
                     let start = if first_time { self.start_of(consumer, partition, begin, end)? } else { begin };
                     self.pump.begin(partition, start, end);
                     if !first_time {
-                        tracing::info!(source = &*self.pump.link.name, topic = &*name, partition = number, "a new partition");
+                        tracing::info!(
+                            source = &*self.pump.link.name,
+                            topic = &*name,
+                            partition = number,
+                            "a new partition"
+                        );
                     }
                     start
                 }
@@ -548,8 +602,7 @@ impl Reading {
     fn find_again(&mut self, consumer: &BaseConsumer<Context>) -> Result<(), Broken> {
         for topic in 0..self.pump.reader.topics().len() {
             let name = Arc::clone(self.pump.reader.topic(topic));
-            let described =
-                describe(consumer, &name, ANSWER_TIMEOUT).map_err(|error| self.broken_of(topic, &error))?;
+            let described = describe(consumer, &name, ANSWER_TIMEOUT).map_err(|error| self.broken_of(topic, &error))?;
             self.is_the_same(topic, &described)?;
         }
         let places: BTreeMap<TopicPartition, i64> = self.pump.reader.next().clone();
@@ -585,7 +638,9 @@ impl Reading {
         // Where nobody may ask, letters are written once more.
         let Ok(committed) = consumer.committed_offsets(asked, ANSWER_TIMEOUT) else { return };
         for element in committed.elements() {
-            if let Offset::Offset(offset) = element.offset() {
+            if let Offset::Offset(offset) = element.offset()
+                && element.metadata() == self.letters
+            {
                 let partition = TopicPartition { topic, number: element.partition() };
                 self.pump.letters_written_before(partition, offset);
             }
@@ -606,6 +661,9 @@ impl Reading {
             for (topic, partitions) in &offsets.0 {
                 for (partition, offset) in partitions {
                     let _ = list.add_partition_offset(topic, *partition, Offset::Offset(*offset));
+                    if let Some(mut element) = list.find_partition(topic, *partition) {
+                        element.set_metadata(&*self.letters);
+                    }
                 }
             }
         }

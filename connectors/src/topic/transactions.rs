@@ -188,8 +188,7 @@ impl Tables {
     /// of the topic, `prefix.schema.table` where nothing else was set up.
     fn have(&self, collection: &str) -> bool {
         let is_plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-');
-        let in_names: String =
-            collection.chars().map(|letter| if is_plain(letter) { letter } else { '_' }).collect();
+        let in_names: String = collection.chars().map(|letter| if is_plain(letter) { letter } else { '_' }).collect();
         self.collections.contains(collection)
             || *self.topic == *in_names
             || self.topic.strip_suffix(in_names.as_str()).is_some_and(|prefix| prefix.ends_with('.'))
@@ -338,7 +337,10 @@ impl<M: Held> Transactions<M> {
         let is_done = |partition: TopicPartition, queue: &Queue<M>| {
             queue.is_at_end && queue.entries.is_empty() && (partition.topic != self.teller || self.told.is_empty())
         };
-        self.queues.iter().filter(move |(partition, queue)| is_done(**partition, queue)).map(|(partition, _)| *partition)
+        self.queues
+            .iter()
+            .filter(move |(partition, queue)| is_done(**partition, queue))
+            .map(|(partition, _)| *partition)
     }
 
     /// Whether a partition had better not be read for a while, since what it has waits for others.
@@ -411,9 +413,7 @@ impl<M: Held> Transactions<M> {
     fn is_free(&self, entry: &Entry<M>) -> bool {
         let Some(Part { transaction, .. }) = &entry.part else { return true };
         let is_open = self.open.as_ref().is_some_and(|(open, _)| open == transaction);
-        !is_open
-            && !self.named.contains_key(transaction)
-            && self.sure_until.saturating_sub(LATER) > entry.written
+        !is_open && !self.named.contains_key(transaction) && self.sure_until.saturating_sub(LATER) > entry.written
     }
 
     /// Takes the next thing that was told, with the transaction that it ends. Whether there was one.
@@ -486,7 +486,8 @@ impl<M: Held> Transactions<M> {
     }
 
     fn wait_for(&mut self, transaction: String, what: String) {
-        let is_same = self.waiting.as_ref().is_some_and(|wait| (&wait.transaction, &wait.what) == (&transaction, &what));
+        let is_same =
+            self.waiting.as_ref().is_some_and(|wait| (&wait.transaction, &wait.what) == (&transaction, &what));
         if !is_same {
             self.waiting = Some(Wait { since: self.clock, transaction, what });
         }
@@ -731,7 +732,10 @@ mod tests {
             assert_eq!(went_on(&mut held, now), Vec::<u64>::new(), "without {last}");
             take(&mut held, &[late]);
             assert_eq!(went_on(&mut held, now), [1, 1, 1, 1], "with {last}");
-            assert!(held.named.is_empty() && held.queues.values().all(|queue| queue.bytes == 0), "nothing is left of it");
+            assert!(
+                held.named.is_empty() && held.queues.values().all(|queue| queue.bytes == 0),
+                "nothing is left of it"
+            );
         }
     }
 
@@ -1041,9 +1045,8 @@ mod tests {
             let mut log = Log::default();
             for transaction in 0..30 {
                 let count = 1 + random.below(6);
-                let events: Vec<(usize, i32)> = (0..count)
-                    .map(|_| (usize::from(random.below(2) == 0), i32::from(random.below(2) == 0)))
-                    .collect();
+                let events: Vec<(usize, i32)> =
+                    (0..count).map(|_| (usize::from(random.below(2) == 0), i32::from(random.below(2) == 0))).collect();
                 if random.below(4) == 0 {
                     log.snapshot(usize::from(random.below(2) == 0), 0);
                 }
@@ -1051,7 +1054,8 @@ mod tests {
             }
             let all: BTreeMap<TopicPartition, Vec<Scripted>> =
                 partitions().into_iter().map(|partition| (partition, log.of(partition))).collect();
-            let (mut read, mut next) = (BTreeMap::<TopicPartition, usize>::new(), BTreeMap::<TopicPartition, i64>::new());
+            let (mut read, mut next) =
+                (BTreeMap::<TopicPartition, usize>::new(), BTreeMap::<TopicPartition, i64>::new());
             let mut held = opened();
             let mut gone_on: Vec<Scripted> = Vec::new();
             let now = Instant::now();
