@@ -8,10 +8,11 @@ set -euo pipefail
 brokers=${BROKERS:-localhost:9092} tools=${KAFKA_TOOLS:-/opt/kafka/bin}
 export TZ=UTC
 
-# Lines of a key, a tab and a value become messages; the value NULL becomes none.
+# Lines of a key, a tab and a value become messages; the value NULL becomes none. The tool tries three times,
+# which a broker's restart outlasts, and then drops the message.
 produce() {
   "$tools/kafka-console-producer.sh" --bootstrap-server "$brokers" --topic "$1" \
-    --property parse.key=true --property null.marker=NULL > /dev/null
+    --message-send-max-retries 1000000 --property parse.key=true --property null.marker=NULL > /dev/null
 }
 exec {payments}> >(produce payments) {shipments}> >(produce shipments)
 
