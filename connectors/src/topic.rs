@@ -26,6 +26,8 @@ use crate::source::{SourceEvent, SourceTable};
 pub mod options; // what a project says of a topic
 pub mod pump; // what a thread that reads a topic does with what it has read
 pub mod thread; // a source on a thread of its own
+pub mod hold; // where messages wait for others
+pub mod in_time; // messages of several partitions in the order in which they were written
 pub mod transactions; // messages held back until what a database committed at once is whole
 
 /// A partition of one of the topics that a source reads.

@@ -87,6 +87,13 @@ impl Sender {
         self.flush().expect("taken");
     }
 
+    /// Hands over a message of this partition; no value takes its key away.
+    pub fn queue_to(&self, topic: &str, partition: i32, key: &str, value: Option<&str>) {
+        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).partition(partition).key(key.as_bytes());
+        record.payload = value.map(str::as_bytes);
+        assert!(self.0.send(record).is_ok(), "there is room");
+    }
+
     /// Sends one message, and does not wait.
     pub fn queue(&self, topic: &str, key: &str, value: &str) {
         self.0.send(BaseRecord::to(topic).key(key).payload(value)).map_err(|(error, _)| error).expect("room");

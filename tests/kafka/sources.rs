@@ -426,3 +426,40 @@ async fn a_letter_that_is_too_large_is_written_cut() {
     assert!(said.contains(&"__deltafront.cut") && said.contains(&"__connect.errors.offset"), "{said:?}");
     server.stop().await;
 }
+
+/// An admin adds partitions, and a key's messages come to another one from then on. Read side by side after a restart,
+/// what the old partition has of a key came after what the new one has: old values for good, and deleted rows were back.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_moved_to_another_partition_have_their_last_value() {
+    let kafka = broker();
+    let client = config(kafka.bootstrap());
+    let topic = unique("moved");
+    create_topic(&client, &topic, 1, &[]).await;
+    let sender = Sender::new(&client);
+    for round in 0..20 {
+        for key in 0..2000 {
+            sender.queue(&topic, &key.to_string(), &format!("{{\"round\":{round}}}"));
+        }
+    }
+    sender.flush().expect("sent");
+    admin(&client).create_partitions(&[NewPartitions::new(&topic, 3)], &AdminOptions::new()).await.expect("an answer");
+    let ends = || async { crate::client::watermarks(&client, &topic, 2) };
+    eventually(ends, |ends| *ends == (0, 0)).await;
+    // It knows of the new ones.
+    let sender = Sender::new(&client);
+    for key in 0..200 {
+        sender.queue_to(&topic, 1 + key % 2, &key.to_string(), (key % 2 == 0).then_some("{\"round\":100}"));
+    }
+    sender.flush().expect("sent");
+    let project = ProjectFolder::of(&format!(
+        "CREATE TABLE t (id INT PRIMARY KEY, round INT)
+           WITH (connector = 'kafka', brokers = '{}', topic = '{topic}', format = 'json', 'fetch.message.max.bytes' = '20000');
+         CREATE MATERIALIZED VIEW rounds AS SELECT round, count(*) AS n FROM t GROUP BY round;",
+        kafka.bootstrap()
+    ));
+    let server = Server::start(&project).await;
+    let mut subscriber = server.subscriber().await;
+    subscriber.subscribe("rounds").await;
+    shows(&mut subscriber, "rounds", json!([[19, 1800], [100, 100]])).await;
+    server.stop().await;
+}

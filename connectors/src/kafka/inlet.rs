@@ -1,4 +1,4 @@
-//! Messages of several topics by one client: a queue a partition.
+//! Messages by one client and a queue a partition: where those of one wait for those of another.
 //!
 //! A client with one queue for all says of the end of a partition only its number, not of which topic.
 
@@ -12,7 +12,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _, OwnedMessage};
 
 use crate::format::Payload;
-use crate::topic::transactions::{Held, NoBoundary, Transactions};
+use crate::topic::hold::{Held, Hold, NoBoundary};
 use crate::topic::{Headers, Message, TopicPartition};
 
 use super::client::Context;
@@ -85,7 +85,7 @@ impl Inlet {
     /// When the topic of transactions has something else.
     pub fn take(
         &mut self,
-        to: &mut Transactions<Kept>,
+        to: &mut dyn Hold<Kept>,
         (messages_max, bytes_max): (usize, usize),
         patience: Duration,
     ) -> Result<Option<KafkaError>, NoBoundary> {
@@ -121,7 +121,7 @@ impl Inlet {
     }
 
     /// Reads partitions no further of which enough is held, and those again of which it is not.
-    fn pause(&mut self, held: &Transactions<Kept>) -> Option<KafkaError> {
+    fn pause(&mut self, held: &dyn Hold<Kept>) -> Option<KafkaError> {
         let mut error = None;
         for partition in &mut self.partitions {
             let is_full = held.is_full(partition.of);

@@ -17,7 +17,9 @@ use rdkafka::topic_partition_list::Offset;
 use crate::dead_letters::{DeadLetterFile, DeadLetterWriter};
 use crate::format::Payload;
 use crate::source::{Link, Problem, Source, SourceState, SourceTable};
-use crate::topic::options::{DeadLettersTo, OnDataLoss, Start, TopicRequest};
+use crate::topic::hold::Hold;
+use crate::topic::in_time::InTime;
+use crate::topic::options::{DeadLettersTo, Mode, OnDataLoss, Start, TopicRequest};
 use crate::topic::pump::{Halt, Pump};
 use crate::topic::thread::{Stopped, on_thread};
 use crate::topic::transactions::Transactions;
@@ -222,7 +224,10 @@ impl Source for KafkaTopic {
             let KafkaTopic { cluster, requests, tables, .. } = *self;
             let writers = requests.iter().map(|request| writer(&cluster, request)).collect();
             let first = &requests[0];
-            let transactions = first.transactions.is_some().then(|| Transactions::new(&names, names.len() - 1));
+            let has_teller = first.transactions.is_some();
+            let held: Option<Box<dyn Hold<Kept>>> =
+                if has_teller { Some(Box::new(Transactions::new(&names, names.len() - 1))) } else { None };
+            let is_keyed = requests.iter().any(|request| request.mode != Mode::Append);
             let mut topics: Vec<TopicTables> =
                 names.into_iter().map(|topic| TopicTables { topic, tables: Vec::new() }).collect();
             for (place, (table, request)) in tables.into_iter().zip(&requests).enumerate() {
@@ -233,8 +238,18 @@ impl Source for KafkaTopic {
             let ids = vec![None; topics.len()];
             let pump = Pump::new(TopicReader::new(topics), writers, link, waiting);
             let (start, on_data_loss) = (first.start, first.on_data_loss);
-            let mut reading =
-                Reading { cluster, start, on_data_loss, pump, ids, transactions, letters, committed: None };
+            let mut reading = Reading {
+                cluster,
+                start,
+                on_data_loss,
+                pump,
+                ids,
+                held,
+                has_teller,
+                is_keyed,
+                letters,
+                committed: None,
+            };
             match reading.run() {
                 End::Stopped => {}
                 End::Operator { error, remedy } => {
@@ -280,8 +295,12 @@ struct Reading {
     pump: Pump,
     /// The id that each topic had when its first message was read.
     ids: Vec<Option<TopicId>>,
-    /// Messages that wait for the rest of their transactions.
-    transactions: Option<Transactions<Kept>>,
+    /// Where messages wait for others, if they do.
+    held: Option<Box<dyn Hold<Kept>>>,
+    /// Whether the last topic tells of transactions.
+    has_teller: bool,
+    /// Whether what a key had last is what it has, so that the order between partitions may count.
+    is_keyed: bool,
     /// Where dead letters go. Those of messages that were read while they went elsewhere have not been written there.
     letters: String,
     committed: Option<(Instant, Mark)>,
@@ -319,18 +338,22 @@ impl Reading {
     fn try_read(&mut self) -> Result<std::convert::Infallible, Broken> {
         let consumer = self.cluster.consumer().map_err(|error| self.broken(&error))?;
         let consumer = Arc::new(consumer);
-        let mut inlet = self.transactions.as_mut().map(|transactions| {
-            transactions.clear();
-            Inlet::new(Arc::clone(&consumer))
-        });
+        let mut inlet = None;
         let names: Vec<String> = self.pump.reader.topics().iter().map(|of| of.topic.to_string()).collect();
         for (topic, name) in names.iter().enumerate() {
             let described = describe(&consumer, name, ANSWER_TIMEOUT)
                 .map_err(|error| self.broken_of(topic, &self.cluster.why(&consumer, error)))?;
             self.is_the_same(topic, &described)?;
+            if self.is_keyed && !self.pump.is_loaded() && described.partitions.len() > 1 && self.held.is_none() {
+                self.held = Some(Box::new(InTime::default()));
+            }
+            if let Some(held) = self.held.as_mut().filter(|_| inlet.is_none()) {
+                held.clear();
+                inlet = Some(Inlet::new(Arc::clone(&consumer)));
+            }
             self.assign(&consumer, topic, &described.partitions, inlet.as_mut())?;
         }
-        self.pump.tell_loaded()?;
+        self.tell_loaded()?;
         self.pump.set_well();
         let watches: Result<Vec<Watch>, std::io::Error> =
             names.into_iter().map(|name| Watch::start(Arc::clone(&consumer), name)).collect();
@@ -360,9 +383,20 @@ impl Reading {
         }
     }
 
+    /// Says that what there was has been read, when it has: nothing waits for it any more.
+    fn tell_loaded(&mut self) -> Result<(), Broken> {
+        self.pump.tell_loaded()?;
+        if self.pump.is_loaded()
+            && let Some(held) = &mut self.held
+        {
+            held.backlog_is_read();
+        }
+        Ok(())
+    }
+
     /// The brokers answer; what is not whole is said.
     fn set_well(&mut self) {
-        match self.transactions.as_ref().and_then(Transactions::waits_for) {
+        match self.held.as_ref().and_then(|held| held.waits_for()) {
             Some(error) => self.pump.set_state(SourceState::Retrying { error }),
             None => self.pump.set_well(),
         }
@@ -403,10 +437,10 @@ impl Reading {
 
     /// Reads what has come, and takes the transactions that are whole; waits a little if nothing has come.
     fn take_whole(&mut self, inlet: &mut Inlet, watches: &[Watch]) -> Result<(), Broken> {
-        let Some(transactions) = &mut self.transactions else { return Ok(()) };
-        let failed = inlet.take(transactions, (BATCH_MESSAGES, BATCH_BYTES), POLL);
+        let Some(held) = &mut self.held else { return Ok(()) };
+        let failed = inlet.take(&mut **held, (BATCH_MESSAGES, BATCH_BYTES), POLL);
         loop {
-            let whole = transactions.next(BATCH_MESSAGES, Instant::now());
+            let whole = held.next(BATCH_MESSAGES, Instant::now());
             if !whole.messages.is_empty() {
                 let views: Vec<Message<'_>> = whole.messages.iter().map(Kept::view).collect();
                 self.pump.take(&views).map_err(stopped)?;
@@ -420,10 +454,10 @@ impl Reading {
                 break;
             }
         }
-        let at_end: Vec<TopicPartition> = transactions.empty_at_end().collect();
-        for partition in at_end {
+        for partition in held.empty_at_end() {
             self.pump.at_end(partition)?;
         }
+        self.tell_loaded()?;
         match failed {
             Ok(None) => {
                 self.set_well();
@@ -534,7 +568,7 @@ impl Reading {
         if new.is_empty() {
             return Ok(());
         }
-        if self.transactions.is_some() && topic + 1 == self.ids.len() && partitions.len() > 1 {
+        if self.has_teller && topic + 1 == self.ids.len() && partitions.len() > 1 {
             let error = in_several_partitions(&name, partitions.len());
             return Err(Broken::End(End::Operator { error, remedy: ONE_PARTITION.to_owned() }));
         }
@@ -564,8 +598,8 @@ impl Reading {
                     start
                 }
             };
-            if let (Some(inlet), Some(transactions)) = (&mut inlet, &mut self.transactions) {
-                transactions.begin(partition);
+            if let (Some(inlet), Some(held)) = (&mut inlet, &mut self.held) {
+                held.begin(partition);
                 inlet.add(&name, partition);
             }
             list.add_partition_offset(&name, number, Offset::Offset(offset)).map_err(|error| self.broken(&error))?;

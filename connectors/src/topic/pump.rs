@@ -97,6 +97,12 @@ impl Pump {
         self.tell_loaded()
     }
 
+    /// Whether what there was at the start has been read.
+    #[must_use]
+    pub fn is_loaded(&self) -> bool {
+        self.is_loaded
+    }
+
     /// What the source is doing, told once.
     pub fn set_state(&mut self, state: SourceState) {
         if self.state != state {

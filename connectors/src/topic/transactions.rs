@@ -29,6 +29,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::hold::{Held, Hold, NoBoundary, Whole};
 use super::{Message, TopicPartition};
 use crate::format::debezium::transaction::{Boundary, boundary, part_of};
 
@@ -50,12 +51,6 @@ const HELD_MAX: u64 = 16 << 20;
 const TOLD_MAX: usize = 100_000;
 /// How long to wait for the rest of a transaction before the source says so.
 const TELL_AFTER: Duration = Duration::from_secs(5);
-
-/// A message that can be kept.
-pub trait Held {
-    /// The message.
-    fn view(&self) -> Message<'_>;
-}
 
 /// Messages of several topics that wait until their transactions are whole.
 pub struct Transactions<M> {
@@ -80,33 +75,6 @@ pub struct Transactions<M> {
     waiting: Option<Wait>,
     /// Transactions that went on with less events than they have.
     incomplete: u64,
-}
-
-/// A message of the topic of transactions that tells of none.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("message {offset} of {topic} tells of no transaction: {reason}")]
-pub struct NoBoundary {
-    /// Its topic.
-    pub topic: Arc<str>,
-    /// Its number in the partition.
-    pub offset: i64,
-    /// What is wrong with it.
-    pub reason: String,
-}
-
-/// What goes on at once.
-#[derive(Debug)]
-pub struct Whole<M> {
-    /// Whole transactions, and messages of none; of each partition in order.
-    pub messages: Vec<M>,
-    /// Messages that were passed over, since they had gone on before: where their partitions go on.
-    pub passed: BTreeMap<TopicPartition, i64>,
-}
-
-impl<M> Default for Whole<M> {
-    fn default() -> Whole<M> {
-        Whole { messages: Vec::new(), passed: BTreeMap::new() }
-    }
 }
 
 struct Told<M> {
@@ -312,89 +280,6 @@ impl<M: Held> Transactions<M> {
         }
     }
 
-    /// Forgets what is held: it will be read again, since it did not go on. What has ended is still known.
-    pub fn clear(&mut self) {
-        self.queues.clear();
-        self.told.clear();
-        self.named.clear();
-        self.open = None;
-        self.sure_until = i64::MIN;
-        self.waiting = None;
-    }
-
-    /// A partition is read.
-    pub fn begin(&mut self, partition: TopicPartition) {
-        self.queues.entry(partition).or_insert_with(Queue::new);
-    }
-
-    /// A partition is read to where it ends now.
-    pub fn at_end(&mut self, partition: TopicPartition) {
-        self.queues.entry(partition).or_insert_with(Queue::new).is_at_end = true;
-    }
-
-    /// Partitions that are read to where they end now, and of which nothing is held.
-    pub fn empty_at_end(&self) -> impl Iterator<Item = TopicPartition> + '_ {
-        let is_done = |partition: TopicPartition, queue: &Queue<M>| {
-            queue.is_at_end && queue.entries.is_empty() && (partition.topic != self.teller || self.told.is_empty())
-        };
-        self.queues
-            .iter()
-            .filter(move |(partition, queue)| is_done(**partition, queue))
-            .map(|(partition, _)| *partition)
-    }
-
-    /// Whether a partition had better not be read for a while, since what it has waits for others.
-    #[must_use]
-    pub fn is_full(&self, partition: TopicPartition) -> bool {
-        if partition.topic == self.teller {
-            return self.told.len() > TOLD_MAX;
-        }
-        self.queues.get(&partition).is_some_and(|queue| queue.bytes > HELD_MAX && queue.runs.len() != 1)
-    }
-
-    /// Takes a message, of each partition in order.
-    ///
-    /// # Errors
-    /// When it is of the topic of transactions and tells of none.
-    pub fn take(&mut self, message: M) -> Result<(), NoBoundary> {
-        let Message { partition, offset, timestamp, payload, .. } = message.view();
-        let written = timestamp.unwrap_or(i64::MIN);
-        let queue = self.queues.entry(partition).or_insert_with(Queue::new);
-        queue.is_at_end = false;
-        if partition.topic == self.teller {
-            let boundary = boundary(payload.value.unwrap_or_default()).map_err(|reason| NoBoundary {
-                topic: Arc::clone(&self.topics[self.teller].topic),
-                offset,
-                reason,
-            })?;
-            *self.named.entry(boundary.transaction().to_owned()).or_default() += 1;
-            self.told.push_back(Told { boundary, message, came: self.clock });
-            return Ok(());
-        }
-        let bytes = message.view().bytes() + 128;
-        let part = payload.value.and_then(part_of).map(|part| {
-            self.topics[partition.topic].learn(part.collections);
-            Part { transaction: part.transaction, id: part.id, order: part.order }
-        });
-        queue.push(Entry { message, bytes, written, part });
-        Ok(())
-    }
-
-    /// What can go on now, up to about so many messages; nothing if nothing can. To be asked again and again, also
-    /// while no messages come: `now` says how long none did.
-    pub fn next(&mut self, at_most: usize, now: Instant) -> Whole<M> {
-        let passed = self.asked.replace(now).map_or(Duration::ZERO, |asked| now.duration_since(asked));
-        self.clock += passed.min(TICK_MAX);
-        let mut whole = Whole::default();
-        loop {
-            self.take_free(&mut whole, at_most);
-            if whole.messages.len() >= at_most || !self.take_told(&mut whole) {
-                break;
-            }
-        }
-        whole
-    }
-
     /// Takes what waits for nothing.
     fn take_free(&mut self, whole: &mut Whole<M>, at_most: usize) {
         let mut queues = std::mem::take(&mut self.queues);
@@ -554,10 +439,79 @@ impl<M: Held> Transactions<M> {
         parts.sort_by_key(|(place, _)| *place);
         parts.into_iter().map(|(_, message)| message).collect()
     }
+}
 
-    /// What has been waited for, for long enough to say so.
-    #[must_use]
-    pub fn waits_for(&self) -> Option<String> {
+impl<M: Held + Send> Hold<M> for Transactions<M> {
+    fn begin(&mut self, partition: TopicPartition) {
+        self.queues.entry(partition).or_insert_with(Queue::new);
+    }
+
+    fn take(&mut self, message: M) -> Result<(), NoBoundary> {
+        let Message { partition, offset, timestamp, payload, .. } = message.view();
+        let written = timestamp.unwrap_or(i64::MIN);
+        let queue = self.queues.entry(partition).or_insert_with(Queue::new);
+        queue.is_at_end = false;
+        if partition.topic == self.teller {
+            let boundary = boundary(payload.value.unwrap_or_default()).map_err(|reason| NoBoundary {
+                topic: Arc::clone(&self.topics[self.teller].topic),
+                offset,
+                reason,
+            })?;
+            *self.named.entry(boundary.transaction().to_owned()).or_default() += 1;
+            self.told.push_back(Told { boundary, message, came: self.clock });
+            return Ok(());
+        }
+        let bytes = message.view().bytes() + 128;
+        let part = payload.value.and_then(part_of).map(|part| {
+            self.topics[partition.topic].learn(part.collections);
+            Part { transaction: part.transaction, id: part.id, order: part.order }
+        });
+        queue.push(Entry { message, bytes, written, part });
+        Ok(())
+    }
+
+    fn at_end(&mut self, partition: TopicPartition) {
+        self.queues.entry(partition).or_insert_with(Queue::new).is_at_end = true;
+    }
+
+    fn is_full(&self, partition: TopicPartition) -> bool {
+        if partition.topic == self.teller {
+            return self.told.len() > TOLD_MAX;
+        }
+        self.queues.get(&partition).is_some_and(|queue| queue.bytes > HELD_MAX && queue.runs.len() != 1)
+    }
+
+    fn next(&mut self, at_most: usize, now: Instant) -> Whole<M> {
+        let passed = self.asked.replace(now).map_or(Duration::ZERO, |asked| now.duration_since(asked));
+        self.clock += passed.min(TICK_MAX);
+        let mut whole = Whole::default();
+        loop {
+            self.take_free(&mut whole, at_most);
+            if whole.messages.len() >= at_most || !self.take_told(&mut whole) {
+                break;
+            }
+        }
+        whole
+    }
+
+    fn empty_at_end(&self) -> Vec<TopicPartition> {
+        let is_done = |partition: TopicPartition, queue: &Queue<M>| {
+            queue.is_at_end && queue.entries.is_empty() && (partition.topic != self.teller || self.told.is_empty())
+        };
+        let done = self.queues.iter().filter(|(partition, queue)| is_done(**partition, queue));
+        done.map(|(partition, _)| *partition).collect()
+    }
+
+    fn clear(&mut self) {
+        self.queues.clear();
+        self.told.clear();
+        self.named.clear();
+        self.open = None;
+        self.sure_until = i64::MIN;
+        self.waiting = None;
+    }
+
+    fn waits_for(&self) -> Option<String> {
         let wait = self.waiting.as_ref().filter(|wait| self.clock - wait.since > TELL_AFTER)?;
         Some(format!("transaction {} is not whole: {}", wait.transaction, wait.what))
     }
