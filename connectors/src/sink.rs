@@ -289,3 +289,155 @@ pub fn taking(
         let _ = waiting.until(std::future::pending::<()>());
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{ArrayRef, Int64Array};
+    use pipeline::Mark;
+    use pipeline::projection::Pair;
+
+    use crate::format::encode::JsonEncoder;
+
+    fn encoded(text: &str) -> Encoded {
+        text.as_bytes().into()
+    }
+
+    fn change(old: Option<&str>, new: Option<&str>) -> KeyChange {
+        KeyChange { old: old.map(encoded), new: new.map(encoded) }
+    }
+
+    fn one(key: &str, change: KeyChange) -> Pending {
+        Pending { changes: [(encoded(key), change)].into(), ..Pending::default() }
+    }
+
+    /// Rows with these ids, which are their keys, and which of them goes and comes with which. A column `v` counts them.
+    fn part(ids: &[i64], pairs: &[(Option<u32>, Option<u32>)]) -> (DiffPart, JsonEncoder) {
+        let counted: ArrayRef = Arc::new((0..).take(ids.len()).collect::<Int64Array>());
+        let ids: ArrayRef = Arc::new(Int64Array::from(ids.to_vec()));
+        let batch = RecordBatch::try_from_iter([("id", ids), ("v", counted)]).expect("rows");
+        let encoder = JsonEncoder::new(&batch.schema(), vec![0]).expect("a type that JSON shows");
+        let pairs = pairs.iter().map(|&(old, new)| Pair { old, new }).collect();
+        (DiffPart { weights: vec![1; batch.num_rows()], batch, pairs }, encoder)
+    }
+
+    fn event(epoch: u64, ids: &[i64]) -> (SinkEvent, JsonEncoder) {
+        let pairs: Vec<_> = (0..u32::try_from(ids.len()).expect("few")).map(|row| (None, Some(row))).collect();
+        let (part, encoder) = part(ids, &pairs);
+        let marks = [(Arc::from("s"), Mark::Lsn(pipeline::Lsn(epoch)))].into();
+        let commit_time = i64::try_from(epoch).expect("small") * 1000;
+        (SinkEvent { epoch: Epoch(epoch), position: Position { marks }, commit_time, change: Ok(vec![part]) }, encoder)
+    }
+
+    fn put(desk: &Desk, epoch: u64, ids: &[i64]) {
+        let (event, mut encoder) = event(epoch, ids);
+        desk.put(event, &mut encoder).expect("rows are encoded");
+    }
+
+    fn work(desk: &Desk) -> Pending {
+        match desk.take(Duration::from_secs(10)) {
+            Lies::Work(pending) => pending,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn keys(pending: &Pending) -> Vec<String> {
+        let mut keys: Vec<_> = pending.changes.keys().map(|key| String::from_utf8_lossy(key).into_owned()).collect();
+        keys.sort();
+        keys
+    }
+
+    #[test]
+    fn a_key_is_written_once_and_not_at_all_if_it_is_again_what_it_was() {
+        let mut pending = one("k", change(Some("a"), Some("b")));
+        pending.change(encoded("k"), change(Some("b"), Some("c")));
+        assert_eq!(pending.changes[&encoded("k")], change(Some("a"), Some("c")));
+        pending.change(encoded("k"), change(Some("c"), Some("a")));
+        assert!(pending.changes.is_empty(), "{pending:?}");
+        pending.change(encoded("new"), change(None, Some("a")));
+        pending.change(encoded("new"), change(Some("a"), None));
+        assert!(pending.changes.is_empty(), "{pending:?}");
+    }
+
+    #[test]
+    fn rows_of_a_pair_are_one_change_of_their_key() {
+        let (part, mut encoder) = part(&[1, 1, 2, 3], &[(Some(0), Some(1)), (Some(2), None), (None, Some(3))]);
+        let mut pending = Pending::default();
+        pending.add(&[part], &mut encoder).expect("rows are encoded");
+        let of = |key: &str| &pending.changes[&encoded(key)];
+        assert_eq!(pending.changes.len(), 3);
+        assert_eq!(*of(r#"{"id":1}"#), change(Some(r#"{"id":1,"v":0}"#), Some(r#"{"id":1,"v":1}"#)));
+        assert_eq!(*of(r#"{"id":2}"#), change(Some(r#"{"id":2,"v":2}"#), None));
+        assert_eq!(*of(r#"{"id":3}"#), change(None, Some(r#"{"id":3,"v":3}"#)));
+    }
+
+    #[test]
+    fn what_is_put_back_lies_under_what_has_come_since() {
+        let desk = Desk::default();
+        put(&desk, 1, &[1]);
+        let first = work(&desk);
+        put(&desk, 2, &[2]);
+        desk.put_back(first);
+        let both = work(&desk);
+        assert_eq!(keys(&both), [r#"{"id":1}"#, r#"{"id":2}"#]);
+        // The newest of all that tells how far it is, and still all rows that there are.
+        assert_eq!((both.epoch, both.commit_time, both.is_first), (Epoch(2), 2000, true));
+        assert_eq!(both.position.marks["s"], Mark::Lsn(pipeline::Lsn(2)));
+        desk.put_back(both);
+        assert_eq!(keys(&work(&desk)).len(), 2, "also where nothing has come since");
+
+        let (mut nothing_new, position) = (Pending::default(), event(7, &[]).0.position);
+        nothing_new.put_back(Pending { position: position.clone(), ..one("k", change(None, Some("a"))) });
+        assert_eq!(nothing_new.position, position, "nothing known is no position");
+    }
+
+    #[test]
+    fn a_desk_holds_what_came_as_one_and_only_the_first_is_all() {
+        let desk = Desk::default();
+        assert!(matches!(desk.take(Duration::ZERO), Lies::Nothing));
+        put(&desk, 1, &[1]);
+        put(&desk, 2, &[2]);
+        let all = work(&desk);
+        assert_eq!((keys(&all).len(), all.is_first, all.epoch), (2, true, Epoch(2)));
+        put(&desk, 3, &[3]);
+        let next = work(&desk);
+        assert_eq!((keys(&next), next.is_first), (vec![r#"{"id":3}"#.to_owned()], false));
+        assert!(matches!(desk.take(Duration::ZERO), Lies::Nothing));
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_written_until_it_is() {
+        let desk = Desk::default();
+        put(&desk, 1, &[1]);
+        let (unknown, mut encoder) = event(2, &[]);
+        let unknown = SinkEvent { change: Err("a row is withheld".to_owned()), ..unknown };
+        desk.put(unknown, &mut encoder).expect("nothing to encode");
+        assert!(matches!(desk.take(Duration::ZERO), Lies::Held(reason) if reason == "a row is withheld"));
+        put(&desk, 3, &[3]);
+        assert_eq!(keys(&work(&desk)).len(), 2, "what lay there is kept");
+    }
+
+    #[test]
+    fn who_waits_at_a_desk_is_woken_and_what_lies_there_comes_before_the_end() {
+        let desk = Arc::new(Desk::default());
+        let waiting = Arc::clone(&desk);
+        let (answer, answers) = std::sync::mpsc::channel();
+        let waits = std::thread::spawn(move || {
+            for _ in 0..2 {
+                answer.send(waiting.take(Duration::from_secs(60))).expect("somebody listens");
+            }
+        });
+        put(&desk, 1, &[1]);
+        let next = || answers.recv_timeout(Duration::from_secs(10)).expect("woken");
+        assert!(matches!(next(), Lies::Work(_)));
+        desk.close();
+        assert!(matches!(next(), Lies::Over));
+        waits.join().expect("joins");
+
+        let desk = Desk::default();
+        put(&desk, 1, &[1]);
+        desk.close();
+        assert_eq!(keys(&work(&desk)).len(), 1);
+        assert!(matches!(desk.take(Duration::from_secs(60)), Lies::Over));
+    }
+}

@@ -193,8 +193,8 @@ fn quoted(out: &mut Vec<u8>, text: Option<String>, is_late: bool) {
 mod tests {
     use super::*;
     use arrow::array::{
-        BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int64Array,
-        IntervalMonthDayNanoArray, ListArray, StringArray, TimestampMicrosecondArray,
+        BinaryArray, BooleanArray, Date32Array, Decimal128Array, DurationSecondArray, Float32Array, Float64Array,
+        Int64Array, IntervalMonthDayNanoArray, ListArray, StringArray, TimestampMicrosecondArray,
     };
     use arrow::datatypes::{Field, Int64Type, Schema};
 
@@ -271,13 +271,20 @@ mod tests {
             ("d", Arc::new(Date32Array::from(vec![0, i32::MAX]))),
             ("t", Arc::new(TimestampMicrosecondArray::from(vec![1_500_000, i64::MIN]))),
             ("z", Arc::new(TimestampMicrosecondArray::from(vec![1, i64::MAX]).with_timezone("UTC"))),
-            ("i", Arc::new(IntervalMonthDayNanoArray::from(vec![IntervalMonthDayNano::new(1, 2, -3_500_000_000); 2]))),
+            (
+                "i",
+                Arc::new(IntervalMonthDayNanoArray::from(vec![
+                    IntervalMonthDayNano::new(1, 2, -3_500_000_000),
+                    IntervalMonthDayNano::new(-1, 0, 0),
+                ])),
+            ),
+            ("s", Arc::new(DurationSecondArray::from(vec![Some(61), None]))),
         ]);
         assert_eq!(
             rows[2..],
             [
-                r#"{"d":"1970-01-01","t":"1970-01-01T00:00:01.500","z":"1970-01-01T00:00:00.000001Z","i":"P1M2DT-3.500000S"}"#,
-                r#"{"d":"infinity","t":"-infinity","z":"infinity","i":"P1M2DT-3.500000S"}"#,
+                r#"{"d":"1970-01-01","t":"1970-01-01T00:00:01.500","z":"1970-01-01T00:00:00.000001Z","i":"P1M2DT-3.500000S","s":"PT61S"}"#,
+                r#"{"d":"infinity","t":"-infinity","z":"infinity","i":"P-1M0DT0.000000S","s":null}"#,
             ]
         );
     }

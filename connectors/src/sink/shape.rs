@@ -154,4 +154,41 @@ mod tests {
         assert!(Shape::read(Some("avro"), None).is_err());
         assert!(Shape::read(Some("json"), Some("append")).is_err());
     }
+
+    #[test]
+    fn an_envelope_says_what_happened_and_when() {
+        let pending = Pending { commit_time: 1_795_273_483_921_847, is_first: true, ..Pending::default() };
+        let of = |old: Option<&str>, new: Option<&str>| {
+            let text = envelope("t", &change(old, new), &pending);
+            serde_json::from_str::<serde_json::Value>(&text).expect("JSON")
+        };
+        for (old, new, op) in [(None, Some("{}"), "c"), (Some("{}"), Some("1"), "u"), (Some("{}"), None, "d")] {
+            let envelope = of(old, new);
+            assert_eq!((&envelope["op"], &envelope["ts_ms"]), (&op.into(), &1_795_273_483_921_i64.into()));
+            assert_eq!(
+                (&envelope["source"]["ts_ms"], &envelope["source"]["snapshot"]),
+                (&envelope["ts_ms"], &"true".into())
+            );
+        }
+    }
+
+    #[test]
+    fn a_topic_is_written_by_a_key_and_without_options_of_reading() {
+        let request = |key: Option<Vec<usize>>, options: &[(&str, &str)]| {
+            let field = arrow::datatypes::Field::new("id", arrow::datatypes::DataType::Int64, true);
+            let all = [&[("topic", "t"), ("format", "json")], options].concat();
+            let options = all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let table = crate::source::TableRequest { name: "w".to_owned(), options, columns: None, key: Vec::new() };
+            let schema = std::sync::Arc::new(arrow::datatypes::Schema::new(vec![field]));
+            WrittenTopic::read(&mut SinkRequest { table, project: "p".to_owned(), schema, key })
+                .map(|written| (written.topic, written.shape))
+                .map_err(|problem| problem.what)
+        };
+        assert_eq!(request(Some(vec![0]), &[]), Ok(("t".to_owned(), Shape::Upsert)));
+        for key in [None, Some(Vec::new())] {
+            assert!(request(key, &[]).is_err_and(|what| what.contains("need a key")));
+        }
+        let read = request(Some(vec![0]), &[("on_error", "stop")]);
+        assert!(read.is_err_and(|what| what.starts_with("`on_error` is of topics that are read")));
+    }
 }
