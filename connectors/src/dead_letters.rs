@@ -178,3 +178,55 @@ impl DeadLetterWriter for DeadLetterFile {
         self.append(letters).map_err(|error| format!("can't write dead letters to {}: {error}", self.path.display()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::Payload;
+    use crate::topic::Headers;
+
+    struct Sent;
+
+    impl Headers for Sent {
+        fn each(&self, take: &mut dyn FnMut(&str, Option<&[u8]>)) {
+            take("a", Some(b"\xff"));
+            take("b", None);
+        }
+    }
+
+    fn letter(offset: i64) -> DeadLetter {
+        let payload = Payload { key: Some(b"k\xff"), value: Some("ä".as_bytes()) };
+        let message = Message { partition: 3, offset, timestamp: Some(5), payload, headers: &Sent };
+        DeadLetter { found_at: 7, ..DeadLetter::new("orders", &Arc::from("topic"), &message, "why".to_owned()) }
+    }
+
+    #[test]
+    fn a_line_has_any_bytes_and_the_text_where_they_are_one() {
+        let expected = r#"{"found_at_us":7,"table":"orders","topic":"topic","partition":3,"offset":4,"timestamp_ms":5,"reason":"why","key":null,"value":"ä","key_base64":"a/8=","value_base64":"w6Q=","headers_base64":[["a","/w=="],["b",null]]}"#;
+        assert_eq!(letter(4).to_json(), expected);
+    }
+
+    #[test]
+    fn letters_stand_in_the_file_when_they_are_said_to_be_written() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("letters.jsonl");
+        std::fs::write(&path, "an earlier run's\n").expect("writes");
+        let mut file = DeadLetterFile::new(path.clone());
+        file.write(&[&letter(1), &letter(2)]).expect("writes");
+        file.write(&[&letter(3)]).expect("writes");
+        let lines = [letter(1), letter(2), letter(3)].map(|letter| letter.to_json() + "\n").concat();
+        assert_eq!(std::fs::read_to_string(&path).expect("reads"), format!("an earlier run's\n{lines}"));
+    }
+
+    #[test]
+    fn a_file_that_can_t_be_written_is_named_and_tried_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("none/letters.jsonl");
+        let mut file = DeadLetterFile::new(path.clone());
+        let error = file.write(&[&letter(1)]).expect_err("there is no folder");
+        assert!(error.contains("none/letters.jsonl"), "{error}");
+        std::fs::create_dir(folder.path().join("none")).expect("makes it");
+        file.write(&[&letter(1)]).expect("writes");
+        assert_eq!(std::fs::read_to_string(&path).expect("reads").lines().count(), 1);
+    }
+}

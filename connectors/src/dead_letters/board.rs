@@ -209,3 +209,125 @@ fn batch<'a>(letters: impl Iterator<Item = &'a DeadLetter> + Clone) -> Result<Re
     ];
     RecordBatch::try_new(schema(), columns)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::{Counters, EventReceiver, event_queue};
+    use arrow::array::{Array, AsArray};
+    use arrow::datatypes::Int64Type;
+    use std::time::Duration;
+    use tokio::sync::watch;
+    use tokio::time::timeout;
+
+    fn letter(offset: i64) -> DeadLetter {
+        DeadLetter {
+            table: "t".into(),
+            topic: "topic".into(),
+            partition: 0,
+            offset,
+            timestamp: Some(2),
+            key: None,
+            value: Some(b"abc".to_vec()),
+            headers: Vec::new(),
+            reason: "why".to_owned(),
+            found_at: 100 + offset,
+        }
+    }
+
+    fn board() -> DeadLetterBoard {
+        let table =
+            TableRequest { name: TABLE.to_owned(), options: Default::default(), columns: None, key: Vec::new() };
+        DeadLetterBoard::new(table)
+    }
+
+    /// What happens to which offset, how far the source is then, and when that was.
+    fn told(event: SourceEvent) -> (Vec<(Op, i64)>, Changes, String, i64) {
+        let SourceEvent::Transaction { mut changes, position, commit_time } = event else { panic!("{event:?}") };
+        let (_, changes) = changes.pop().expect("one table");
+        let offsets = changes.rows.column(4).as_primitive::<Int64Type>().values().to_vec();
+        (changes.ops.iter().copied().zip(offsets).collect(), changes, position.to_string(), commit_time)
+    }
+
+    #[test]
+    fn the_oldest_goes_when_there_are_too_many_and_the_same_one_stands_once() {
+        let mut board = board();
+        let most = i64::try_from(LETTERS_MAX).expect("few");
+        let (rows, ..) = told(board.show((0..most).map(letter).collect()).expect("rows"));
+        assert!(rows.iter().map(|(op, _)| *op).eq(std::iter::repeat_n(Op::Insert, LETTERS_MAX)));
+        // Read again after a restart: the same message, which is the newest now.
+        let (rows, _, position, found) = told(board.show(vec![letter(0)]).expect("rows"));
+        assert_eq!(rows, [(Op::Insert, 0)]);
+        assert_eq!((position.as_str(), found), ("dead_letters/0:1001", 100));
+        let (rows, _, position, found) = told(board.show(vec![letter(most), letter(most + 1)]).expect("rows"));
+        assert_eq!(rows, [(Op::Insert, most), (Op::Delete, 1), (Op::Insert, most + 1), (Op::Delete, 2)]);
+        assert_eq!((position.as_str(), found), ("dead_letters/0:1003", 101 + most));
+    }
+
+    #[test]
+    fn letters_differ_by_each_part_of_their_place() {
+        let other = |change: fn(&mut DeadLetter)| {
+            let mut letter = letter(0);
+            change(&mut letter);
+            letter
+        };
+        let mut board = board();
+        let letters = vec![
+            letter(0),
+            other(|it| it.table = "u".into()),
+            other(|it| it.topic = "u".into()),
+            other(|it| it.partition = 1),
+        ];
+        board.show(letters).expect("rows");
+        assert_eq!(board.shown.len(), 4);
+    }
+
+    #[test]
+    fn much_is_shown_in_part_and_nothing_as_nothing() {
+        let mut long = letter(0);
+        long.value = Some(vec![b'x'; SHOWN_BYTES_MAX + 1]);
+        let (_, changes, ..) = told(board().show(vec![letter(1), long]).expect("rows"));
+        assert!(changes.rows.column(6).is_null(0), "there was no key");
+        let values = changes.rows.column(7).as_binary::<i32>();
+        assert_eq!((values.value(0), values.value(1).len()), (&b"abc"[..], SHOWN_BYTES_MAX));
+        assert_eq!(changes.rows.column(8).as_string::<i32>().value(0), "abc");
+        let bytes = changes.rows.column(9).as_primitive::<Int64Type>().values().to_vec();
+        assert_eq!(bytes, [3, i64::try_from(SHOWN_BYTES_MAX).expect("few") + 1]);
+    }
+
+    async fn next(events: &mut EventReceiver) -> SourceEvent {
+        timeout(Duration::from_secs(10), events.recv()).await.expect("in time").expect("it runs").event
+    }
+
+    #[tokio::test]
+    async fn the_newest_letters_come_to_whoever_reads() {
+        let letters = DeadLetterSender::default();
+        let most = i64::try_from(LETTERS_MAX).expect("few");
+        // Nobody reads yet: nobody waits, and the newest are kept.
+        (0..=most).for_each(|offset| letters.tell(letter(offset)));
+        let (events, mut receiver) = event_queue(1 << 30);
+        let (state, states) = watch::channel(SourceState::Connecting);
+        let link = Link {
+            name: "dead_letters".into(),
+            events,
+            state,
+            durable: watch::channel(None).1,
+            dead_letters: letters.clone(),
+            counters: Arc::new(Counters::default()),
+        };
+        let mut board = board();
+        assert_eq!((board.name(), board.table_names()), ("dead_letters", vec![TABLE]));
+        let tables = board.discover().await.expect("it is always there");
+        assert_eq!(tables[0].schema, schema());
+        assert_eq!(board.declared()[0].as_ref().map(|table| &table.schema), Some(&schema()));
+        let running = tokio::spawn(Box::new(board).run(link));
+        assert!(matches!(next(&mut receiver).await, SourceEvent::CopyDone { .. }));
+        let (rows, ..) = told(next(&mut receiver).await);
+        assert_eq!((rows.len(), rows[0].1, rows[LETTERS_MAX - 1].1), (LETTERS_MAX, 1, most));
+        letters.tell(letter(most + 1));
+        assert_eq!(told(next(&mut receiver).await).0[0], (Op::Insert, most + 1));
+        assert_eq!(*states.borrow(), SourceState::Streaming);
+        drop(receiver);
+        timeout(Duration::from_secs(10), running).await.expect("it ends with the reader").expect("joins");
+    }
+}
