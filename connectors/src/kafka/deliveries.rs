@@ -82,3 +82,42 @@ pub fn send(producer: &BaseProducer<Deliveries>, record: BaseRecord<'_, [u8], [u
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rdkafka::producer::Producer;
+
+    /// A producer whose broker is nowhere: what it takes has failed soon after.
+    fn producer(more: &[(&str, &str)]) -> BaseProducer<Deliveries> {
+        let cluster = Cluster { brokers: "127.0.0.1:1".to_owned(), properties: [].into() };
+        let all = [&[("message.timeout.ms", "300")], more].concat();
+        cluster.producer(Deliveries::of(&cluster), &[], &all).expect("librdkafka takes it")
+    }
+
+    fn record(topic: &str) -> BaseRecord<'_, [u8], [u8]> {
+        BaseRecord::to(topic).key(&b"k"[..]).payload(&b"v"[..])
+    }
+
+    #[test]
+    fn a_message_that_is_not_there_is_told_once() {
+        let producer = producer(&[]);
+        let deliveries = producer.context();
+        assert!(deliveries.outcome().is_ok(), "nothing was written");
+        send(&producer, record("t")).expect("it takes it");
+        assert!(deliveries.outcome().is_ok(), "nobody knows yet");
+        producer.flush(Duration::from_secs(10)).expect("it is given up");
+        let error = deliveries.outcome().expect_err("no broker has it");
+        assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::MessageTimedOut));
+        assert!(deliveries.outcome().is_ok(), "that was told");
+    }
+
+    #[test]
+    fn a_full_queue_is_waited_for_and_what_is_refused_is_not() {
+        let producer = producer(&[("queue.buffering.max.messages", "1"), ("message.max.bytes", "1000")]);
+        send(&producer, record("t")).expect("it takes the first");
+        send(&producer, record("t")).expect("it takes the second when the first is gone");
+        let refused = send(&producer, record("t").payload(&[0; 2000])).expect_err("it is too large");
+        assert_eq!(refused.rdkafka_error_code(), Some(RDKafkaErrorCode::MessageSizeTooLarge));
+    }
+}

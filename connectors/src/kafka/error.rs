@@ -90,3 +90,71 @@ pub fn redacted(text: &str) -> String {
         text.to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use RDKafkaErrorCode as Code;
+
+    fn consumed(code: Code) -> KafkaError {
+        KafkaError::MessageConsumption(code)
+    }
+
+    #[test]
+    fn each_error_has_whose_move_it_is() {
+        let stops = |code: Code, word: &str| {
+            let response = response_to(&consumed(code));
+            assert!(matches!(response, Response::Stop(remedy) if remedy.contains(word)), "{code}: {response:?}");
+        };
+        stops(Code::TopicAuthorizationFailed, "read the topic");
+        stops(Code::ClusterAuthorizationFailed, "use the cluster");
+        stops(Code::InvalidTopic, "name");
+        stops(Code::UnsupportedCompressionType, "compressed");
+        stops(Code::NotImplemented, "compressed");
+        stops(Code::BadMessage, "damaged");
+        stops(Code::InvalidMessage, "damaged");
+        for code in [Code::AutoOffsetReset, Code::OffsetOutOfRange, Code::NoOffset] {
+            assert_eq!(response_to(&consumed(code)), Response::Lost, "{code}");
+        }
+        for code in [Code::AllBrokersDown, Code::Authentication, Code::UnknownTopicOrPartition] {
+            assert_eq!(response_to(&consumed(code)), Response::Retry, "{code}");
+        }
+        assert_eq!(response_to(&KafkaError::MessageConsumptionFatal(Code::Fatal)), Response::Renew);
+        assert_eq!(response_to(&KafkaError::Canceled), Response::Retry);
+    }
+
+    #[test]
+    fn errors_say_what_an_operator_can_look_at() {
+        let described = |code: Code| describe(&consumed(code), "b:9092");
+        for code in [Code::AllBrokersDown, Code::BrokerTransportFailure, Code::OperationTimedOut, Code::Resolve] {
+            assert_eq!(described(code), "no broker answers at b:9092");
+        }
+        for code in [Code::Authentication, Code::SaslAuthenticationFailed] {
+            assert_eq!(described(code), "the brokers at b:9092 refuse the user or the password");
+        }
+        assert_eq!(described(Code::SSL), "there is no TLS with b:9092 that both sides take");
+        assert!(described(Code::UnknownTopicOrPartition).starts_with("b:9092: "));
+        assert!(!describe(&KafkaError::Canceled, "b:9092").is_empty());
+    }
+
+    #[test]
+    fn problems_name_the_property_or_the_brokers_and_the_remedy_fits() {
+        let remedy = |error: &KafkaError| problem("t", error, "b:9092").remedy;
+        assert!(remedy(&consumed(Code::InvalidTopic)).contains("topic's name"));
+        assert!(remedy(&consumed(Code::AllBrokersDown)).contains("start the brokers"));
+        let created = KafkaError::ClientCreation("no such mechanism".to_owned());
+        assert!(remedy(&created).contains("CONFIGURATION.md"));
+        assert_eq!(problem("t", &created, "b:9092").what, "no such mechanism");
+    }
+
+    #[test]
+    fn a_password_that_is_repeated_is_left_out_and_one_that_is_only_named_is_not() {
+        let repeated = r#"Configuration property "SASL.Password" cannot be set to value "hunter2""#;
+        for text in [repeated, "client secret: bad value x"] {
+            assert_eq!(redacted(text), "what it is told of a password or a secret is not right");
+        }
+        for text in ["no password is set", "a bad value of linger.ms"] {
+            assert_eq!(redacted(text), text);
+        }
+    }
+}

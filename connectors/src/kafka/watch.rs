@@ -106,3 +106,50 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::client::Cluster;
+    use std::sync::mpsc;
+
+    fn watch() -> Watch {
+        Watch { shared: Arc::new(Shared { seen: Mutex::default(), wake: Condvar::new() }) }
+    }
+
+    #[test]
+    fn news_is_told_once_and_ends_stay() {
+        let watch = watch();
+        assert!(watch.news().is_none());
+        assert!(watch.ends().is_empty());
+        watch.lock().news = Some(Ok(Topic { id: None, partitions: vec![0, 1] }));
+        watch.lock().ends = [(1, 7)].into();
+        assert_eq!(watch.news().and_then(Result::ok).map(|topic| topic.partitions), Some(vec![0, 1]));
+        assert!(watch.news().is_none(), "it was told");
+        assert_eq!((watch.ends(), watch.ends()), ([(1, 7)].into(), [(1, 7)].into()));
+    }
+
+    #[test]
+    fn who_watches_waits_until_it_is_to_look_or_to_end() {
+        let consumer =
+            Cluster { brokers: "127.0.0.1:1".to_owned(), properties: [("group.id".into(), "g".into())].into() }
+                .consumer()
+                .expect("librdkafka takes it");
+        let watch = watch();
+        let (of_thread, (ended, has_ended)) = (Arc::clone(&watch.shared), mpsc::channel());
+        thread::spawn(move || {
+            of_thread.run(&consumer, "t");
+            ended.send(())
+        });
+        assert!(has_ended.recv_timeout(INTERVAL / 10).is_err(), "it ends when it is told to");
+        drop(watch);
+        assert_eq!(has_ended.recv_timeout(INTERVAL / 2), Ok(()), "and at once");
+    }
+
+    #[test]
+    fn it_is_to_look_when_it_is_told_to() {
+        let watch = watch();
+        watch.look_now();
+        assert!(watch.lock().look_now);
+    }
+}
