@@ -400,3 +400,112 @@ pub fn identity(mode: options::Mode, key: Vec<usize>) -> Identity {
         options::Mode::Debezium => Identity::Key(key),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::append::Append;
+    use crate::format::json::JsonRows;
+    use arrow::array::AsArray;
+    use arrow::datatypes::{Int32Type, Int64Type, Schema, TimestampMicrosecondType};
+
+    struct One;
+
+    impl Headers for One {
+        fn each(&self, take: &mut dyn FnMut(&str, Option<&[u8]>)) {
+            take("a", Some(b"\xff"));
+            take("b", None);
+        }
+    }
+
+    fn message(partition: i32, offset: i64, value: &str) -> Message<'_> {
+        let payload = Payload { key: Some(b"k\xff"), value: Some(value.as_bytes()) };
+        Message { partition, offset, timestamp: Some(offset), payload, headers: &One }
+    }
+
+    #[test]
+    fn columns_of_metadata_hold_what_is_known_of_a_message() {
+        let messages = [message(1, 10, ""), message(2, 20, ""), message(3, 30, "")];
+        let column = |metadata: Metadata, declared: &DataType| {
+            let column = metadata.column(&messages, &[0, 2], declared).expect("a column");
+            assert_eq!(column.data_type(), declared);
+            column
+        };
+        let own = |metadata: Metadata| column(metadata, &metadata.data_type());
+        assert_eq!(own(Metadata::Partition).as_primitive::<Int32Type>().values(), &[1, 3]);
+        assert_eq!(own(Metadata::Offset).as_primitive::<Int64Type>().values(), &[10, 30]);
+        assert_eq!(column(Metadata::Partition, &DataType::Int64).as_primitive::<Int64Type>().values(), &[1, 3]);
+        assert_eq!(own(Metadata::Timestamp).as_primitive::<TimestampMicrosecondType>().values(), &[10_000, 30_000]);
+        assert_eq!(own(Metadata::Key).as_binary::<i32>().value(1), b"k\xff");
+        assert_eq!(column(Metadata::Key, &DataType::Utf8).as_string::<i32>().value(1), "k\u{fffd}");
+        let headers = own(Metadata::Headers).as_list::<i32>().value(1);
+        let (names, values) = (headers.as_struct().column(0), headers.as_struct().column(1));
+        assert_eq!(names.as_string::<i32>().iter().collect::<Vec<_>>(), [Some("a"), Some("b")]);
+        assert_eq!(values.as_binary::<i32>().iter().collect::<Vec<_>>(), [Some(&b"\xff"[..]), None]);
+    }
+
+    #[test]
+    fn a_column_of_metadata_is_declared_wide_enough() {
+        let local = DataType::Timestamp(TimeUnit::Microsecond, None);
+        let fit = [
+            (Metadata::Partition, DataType::Int64, true),
+            (Metadata::Partition, DataType::Int16, false),
+            (Metadata::Offset, DataType::Int64, true),
+            (Metadata::Offset, DataType::Int32, false),
+            (Metadata::Offset, DataType::Float64, false),
+            (Metadata::Timestamp, local.clone(), true),
+            (Metadata::Timestamp, DataType::Date32, false),
+            (Metadata::Key, DataType::Utf8, true),
+            (Metadata::Key, DataType::Int64, false),
+            (Metadata::Headers, DataType::Utf8, false),
+        ];
+        for (metadata, declared, fits) in fit {
+            assert_eq!(metadata.fits(&declared), fits, "{metadata:?} {declared}");
+        }
+        for (_, metadata) in Metadata::OPTIONS {
+            assert!(metadata.fits(&metadata.data_type()) && !metadata.sql().is_empty(), "{metadata:?}");
+        }
+        assert_eq!((Metadata::Timestamp.sql(), Metadata::Key.sql()), ("TIMESTAMPTZ", "BYTEA"));
+    }
+
+    fn table(name: &str, on_error: OnError) -> TopicTable {
+        let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
+        let rows = JsonRows::new(schema.fields()).expect("a type that JSON is read into");
+        let table = SourceTable { name: name.to_owned(), schema, identity: Identity::AppendOnly };
+        TopicTable { table, decoder: Box::new(Append::new(Box::new(rows))), metadata: BTreeMap::new(), on_error }
+    }
+
+    #[test]
+    fn a_batch_is_one_transaction_of_all_tables_and_one_that_fails_is_none() {
+        let tables = vec![table("a", OnError::DeadLetter), table("b", OnError::DeadLetter)];
+        let mut reader = TopicReader::new("t".into(), tables);
+        assert_eq!((&**reader.topic(), reader.tables().len()), ("t", 2));
+        reader.start_at(7, 70);
+        let messages = [message(0, 1, r#"{"n":1}"#), message(1, 5, "x"), message(0, 2, r#"{"n":2}"#)];
+        assert_eq!(messages[0].bytes(), 2 + 7, "its key and its value");
+        let batch = reader.read(&messages).expect("reads");
+        let SourceEvent::Transaction { changes, position, commit_time } = batch.event else { panic!("no transaction") };
+        let rows: Vec<(usize, usize)> = changes.iter().map(|(place, changes)| (*place, changes.ops.len())).collect();
+        assert_eq!((rows, position.to_string()), (vec![(0, 2), (1, 2)], "t/0:3,1:6,7:70".to_owned()));
+        assert_eq!(commit_time, 5000, "when the newest was written");
+        let letters: Vec<_> = batch.dead_letters.iter().map(|(place, it)| (*place, &*it.table, it.offset)).collect();
+        assert_eq!(letters, [(0, "a", 5), (1, "b", 5)]);
+        reader.forget(7);
+        assert!(!reader.next().contains_key(&7));
+
+        let mut strict = TopicReader::new("t".into(), vec![table("a", OnError::Stop)]);
+        let error = strict.read(&messages).expect_err("a message can't be read").to_string();
+        assert!(error.starts_with("message 5 of partition 1 can't be read: "), "{error}");
+        assert!(strict.next().is_empty(), "nothing is read of it");
+        assert!(strict.read(&messages[..1]).is_ok());
+    }
+
+    #[test]
+    fn rows_are_told_apart_by_what_messages_mean() {
+        use options::Mode;
+        assert_eq!(identity(Mode::Append, Vec::new()), Identity::AppendOnly);
+        assert_eq!(identity(Mode::Upsert, vec![1]), Identity::Key(vec![1]));
+        assert_eq!(identity(Mode::Debezium, vec![1]), Identity::Key(vec![1]));
+        assert_eq!(identity(Mode::Debezium, Vec::new()), Identity::WholeRow);
+    }
+}

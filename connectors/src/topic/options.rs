@@ -403,3 +403,126 @@ impl TopicRequest {
         Ok(TopicTable { table, decoder, metadata, on_error: self.on_error })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pipeline::table::Identity;
+
+    fn table(options: &[(&str, &str)], columns: &[(&str, DataType)], key: &[&str]) -> TableRequest {
+        TableRequest {
+            name: "t".to_owned(),
+            options: [("topic", "t")].iter().chain(options).map(|(name, of)| ((*name).into(), (*of).into())).collect(),
+            columns: Some(columns.iter().map(|(name, of)| ((*name).to_owned(), of.clone())).collect()),
+            key: key.iter().map(|name| (*name).to_owned()).collect(),
+        }
+    }
+
+    fn id() -> [(&'static str, DataType); 1] {
+        [("id", DataType::Int64)]
+    }
+
+    fn read(options: &[(&str, &str)], key: &[&str]) -> Result<TopicRequest, Vec<String>> {
+        let problems = |wrong: Vec<Problem>| wrong.into_iter().map(|problem| problem.what).collect();
+        TopicRequest::read(&mut table(options, &id(), key)).map_err(problems)
+    }
+
+    fn refused(options: &[(&str, &str)], key: &[&str]) -> String {
+        read(options, key).expect_err("it is wrong").join("; ")
+    }
+
+    #[test]
+    fn the_mode_is_said_or_follows_from_key_and_format() {
+        let mode = |options: &[(&str, &str)], key: &[&str]| read(options, key).map(|request| request.mode);
+        let (json, debezium) = (("format", "json"), ("format", "debezium-json"));
+        assert_eq!(mode(&[json], &[]), Ok(Mode::Append));
+        assert_eq!(mode(&[json], &["id"]), Ok(Mode::Upsert));
+        assert_eq!(mode(&[debezium], &["id"]), Ok(Mode::Debezium));
+        assert_eq!(mode(&[debezium], &[]), Ok(Mode::Debezium));
+        assert_eq!(mode(&[json, ("mode", "append")], &[]), Ok(Mode::Append));
+        assert_eq!(mode(&[json, ("mode", "upsert")], &["id"]), Ok(Mode::Upsert));
+        assert_eq!(mode(&[debezium, ("mode", "debezium")], &[]), Ok(Mode::Debezium));
+        assert_eq!(refused(&[json, ("mode", "debezium")], &[]), "`debezium` is no mode");
+        assert_eq!(refused(&[debezium, ("mode", "append")], &[]), "`append` is no mode of debezium-json");
+        assert_eq!(refused(&[debezium, ("mode", "upsert")], &["id"]), "`upsert` is no mode of debezium-json");
+        assert!(refused(&[json, ("mode", "append")], &["id"]).contains("the table has a PRIMARY KEY"));
+        assert!(refused(&[json, ("mode", "upsert")], &[]).contains("the table has no PRIMARY KEY"));
+    }
+
+    #[test]
+    fn only_what_is_appended_may_begin_in_the_middle() {
+        let begin =
+            |start: &str, key: &[&str]| read(&[("format", "json"), ("start", start)], key).map(|request| request.start);
+        assert_eq!(begin("latest", &[]), Ok(Start::Latest));
+        assert_eq!(begin("timestamp:1970-01-01T00:00:01Z", &[]), Ok(Start::Timestamp(1000)));
+        assert_eq!(begin("earliest", &["id"]), Ok(Start::Earliest));
+        assert!(begin("latest", &["id"]).is_err());
+        assert!(begin("timestamp:soon", &[]).is_err());
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_all_at_once_and_what_is_right_is_taken() {
+        let wrong = [("on_error", "x"), ("on_data_loss", "y"), ("start", "z"), ("dead_letters", "file:")];
+        let told = refused(&[&[("format", "json")], &wrong[..]].concat(), &[]);
+        assert_eq!(told, "`z` is no start; `x` is no on_error; `y` is no on_data_loss; `` is no file");
+        let right =
+            [("format", "json"), ("on_error", "stop"), ("on_data_loss", "latest"), ("dead_letters", "file:a/b")];
+        let request = read(&right, &[]).expect("it is right");
+        assert_eq!((request.on_error, request.on_data_loss), (OnError::Stop, OnDataLoss::Latest));
+        assert_eq!(request.dead_letters, Some(DeadLettersTo::File("a/b".into())));
+        let request = read(&[("format", "json"), ("dead_letters", "d")], &[]).expect("it is right");
+        assert_eq!(request.dead_letters, Some(DeadLettersTo::Topic("d".to_owned())));
+        assert_eq!((request.on_error, request.on_data_loss), (OnError::DeadLetter, OnDataLoss::Stop));
+    }
+
+    /// The table of such columns with its metadata in `at` and `part`, or what is wrong with it.
+    fn shape(columns: &[(&str, DataType)], key: &[&str], more: &[(&str, &str)]) -> Result<TopicTable, String> {
+        let options = [&[("format", "json")], more].concat();
+        let request = TopicRequest::read(&mut table(&options, columns, key)).expect("options");
+        let declared = request.declared().map(|table| table.schema);
+        let opened = request.open().map_err(|problem| format!("{}: {}", problem.what, problem.remedy));
+        assert_eq!(opened.as_ref().ok().map(|open| Arc::clone(&open.table.schema)), declared);
+        opened
+    }
+
+    #[test]
+    fn columns_of_metadata_stand_where_they_are_declared_and_messages_fill_the_others() {
+        let columns = [("part", DataType::Int64), ("a", DataType::Utf8), ("id", DataType::Int64)];
+        let mut opened = shape(&columns, &["id"], &[("partition_column", "part")]).expect("a table");
+        assert_eq!(opened.table.identity, Identity::Key(vec![2]));
+        assert_eq!(opened.metadata, [(0, Metadata::Partition)].into());
+        // The key of messages is the second of the columns that they fill.
+        let payload = format::Payload { key: Some(br#"{"id":7}"#), value: Some(br#"{"a":"x","id":7}"#) };
+        let events = opened.decoder.decode(&[payload]).expect("decodes");
+        assert_eq!((events.columns.len(), events.ops.len(), events.bad.len()), (2, 1, 0));
+    }
+
+    #[test]
+    fn columns_that_can_t_be_are_refused_with_what_to_write() {
+        let wrong = |columns: &[(&str, DataType)], key: &[&str], more: &[(&str, &str)]| {
+            shape(columns, key, more).err().expect("it is wrong")
+        };
+        let (at, id) = (("offset_column", "at"), ("id", DataType::Int64));
+        let declared = |of| [id.clone(), ("at", of)];
+        assert!(shape(&declared(DataType::Int64), &[], &[at]).is_ok());
+        let told = wrong(&declared(DataType::Utf8), &[], &[at]);
+        assert_eq!(told, "column `at` is declared as Utf8, and holds Offsets: declare it as BIGINT");
+        let told = wrong(&[id.clone()], &[], &[at]);
+        assert_eq!(told, "column `at` is not declared: add `at BIGINT` to the table's columns");
+        let told = wrong(&declared(DataType::Int64), &[], &[at, ("partition_column", "at")]);
+        assert!(told.starts_with("column `at` is named twice"), "{told}");
+        let told = wrong(&declared(DataType::Int64), &["at"], &[at]);
+        assert!(told.contains("`at`, which is no part of a message's key"), "{told}");
+        let told = wrong(&[id], &["other"], &[]);
+        assert!(told.contains("`other`, and there is no such column"), "{told}");
+    }
+
+    #[test]
+    fn columns_of_a_registry_have_those_of_metadata_behind_them() {
+        let mut table = table(&[("format", "text"), ("offset_column", "at")], &[], &[]);
+        table.columns = None;
+        let request = TopicRequest::read(&mut table).expect("options");
+        assert!(request.declared().is_none(), "somebody has to be asked");
+        assert!(request.open().is_err(), "and of text nobody knows");
+    }
+}

@@ -208,3 +208,160 @@ impl Pump {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    use arrow::datatypes::{DataType, Field, Schema};
+    use pipeline::table::Identity;
+    use tokio::sync::watch;
+
+    use crate::dead_letters::DeadLetterSender;
+    use crate::format::append::Append;
+    use crate::format::json::JsonRows;
+    use crate::format::{Events, FormatError, MessageDecoder, Payload};
+    use crate::source::{Counters, EventReceiver, SourceTable, event_queue};
+    use crate::topic::thread::on_thread;
+    use crate::topic::{OnError, TopicTable};
+
+    /// Fails as often as it is told, then writes down the offsets.
+    struct Writes(u32, Arc<Mutex<Vec<i64>>>);
+
+    impl DeadLetterWriter for Writes {
+        fn write(&mut self, letters: &[&DeadLetter]) -> Result<(), String> {
+            if self.0 > 0 {
+                self.0 -= 1;
+                return Err("the disk is full".to_owned());
+            }
+            self.1.lock().expect("no panic").extend(letters.iter().map(|letter| letter.offset));
+            Ok(())
+        }
+    }
+
+    /// A registry that is away once, or a mistake of ours.
+    struct Fails(Option<FormatError>, Append);
+
+    impl MessageDecoder for Fails {
+        fn decode(&mut self, messages: &[Payload<'_>]) -> Result<Events, FormatError> {
+            self.0.take().map_or_else(|| self.1.decode(messages), Err)
+        }
+    }
+
+    fn table(name: &str, fails: Option<FormatError>) -> TopicTable {
+        let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
+        let rows = JsonRows::new(schema.fields()).expect("a type that JSON is read into");
+        let table = SourceTable { name: name.to_owned(), schema, identity: Identity::AppendOnly };
+        let decoder = Fails(fails, Append::new(Box::new(rows)));
+        TopicTable { table, decoder: Box::new(decoder), metadata: BTreeMap::new(), on_error: OnError::DeadLetter }
+    }
+
+    fn message(offset: i64, value: &str) -> Message<'_> {
+        let payload = Payload { key: None, value: Some(value.as_bytes()) };
+        Message { partition: 0, offset, timestamp: None, payload, headers: &() }
+    }
+
+    const ROW: &str = r#"{"n":1}"#;
+
+    struct Ran {
+        events: EventReceiver,
+        states: watch::Receiver<SourceState>,
+        counters: Arc<Counters>,
+    }
+
+    impl Ran {
+        /// What was told, in short: where a transaction or the copy ends.
+        fn told(&mut self) -> Vec<String> {
+            let mut told = Vec::new();
+            while let Ok(delivery) = self.events.try_recv() {
+                told.push(match delivery.event {
+                    SourceEvent::CopyDone { position } => format!("loaded {position}"),
+                    SourceEvent::Transaction { position, .. } => position.to_string(),
+                    other => format!("{other:?}"),
+                });
+            }
+            told
+        }
+    }
+
+    /// Runs a pump of two tables on its thread. The first has letters written as `writes` says, the other nowhere.
+    async fn run(fails: Option<FormatError>, writes: Writes, with: impl FnOnce(&mut Pump) + Send + 'static) -> Ran {
+        let (events, receiver) = event_queue(1 << 20);
+        let (state, states) = watch::channel(SourceState::Connecting);
+        let counters = Arc::new(Counters::default());
+        let (of_link, durable) = (Arc::clone(&counters), watch::channel(None).1);
+        let link = Link {
+            name: "s".into(),
+            events,
+            state,
+            durable,
+            dead_letters: DeadLetterSender::default(),
+            counters: of_link,
+        };
+        let reader = TopicReader::new("t".into(), vec![table("a", fails), table("b", None)]);
+        on_thread("test".to_owned(), move |waiting| {
+            with(&mut Pump::new(reader, vec![Some(Box::new(writes)), None], link, waiting));
+        })
+        .await;
+        Ran { events: receiver, states, counters }
+    }
+
+    #[tokio::test]
+    async fn letters_of_an_earlier_run_are_not_written_again_and_a_writer_that_fails_is() {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let ran = run(None, Writes(2, Arc::clone(&written)), |pump| {
+            pump.letters_written_before(0, 11);
+            pump.take(&[message(10, "x"), message(11, "x"), message(12, ROW), message(13, "x")]).expect("it goes on");
+        })
+        .await;
+        assert_eq!(*written.lock().expect("no panic"), [11, 13]);
+        let Counters { messages, bytes, dead_letters, .. } = &*ran.counters;
+        // Each of both tables has three that it can't read.
+        assert_eq!(
+            (messages.load(Relaxed), bytes.load(Relaxed), dead_letters.load(Relaxed)),
+            (4, 3 + ROW.len() as u64, 6)
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_away_is_tried_again_and_a_mistake_of_ours_is_not() {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let writes = || Writes(0, Arc::clone(&written));
+        let away = FormatError::Registry("it is away".to_owned());
+        let mut ran = run(Some(away), writes(), |pump| pump.take(&[message(0, ROW)]).expect("it goes on")).await;
+        assert_eq!(ran.told().first().map(String::as_str), Some("t/0:1"));
+        assert_eq!(*ran.states.borrow(), SourceState::Streaming);
+        let ours = FormatError::Internal(arrow::error::ArrowError::ComputeError("a mistake".to_owned()));
+        let mut ran = run(Some(ours), writes(), |pump| {
+            assert!(matches!(pump.take(&[message(0, ROW)]), Err(Halt::Internal(_))));
+        })
+        .await;
+        assert!(ran.told().is_empty());
+    }
+
+    #[tokio::test]
+    async fn all_is_loaded_when_each_partition_has_come_to_where_it_ended() {
+        let mut ran = run(None, Writes(0, Arc::default()), |pump| {
+            let tables = |pump: &Pump| match pump.state.clone() {
+                SourceState::Copying { rows, estimated_rows, .. } => (rows, estimated_rows),
+                other => panic!("{other:?}"),
+            };
+            pump.begin(0, 5, 8);
+            pump.begin(1, 4, 4);
+            pump.begin(2, 0, 10);
+            pump.set_well();
+            assert_eq!(tables(pump), (0, Some(13)));
+            pump.take(&[message(5, ROW), message(6, ROW)]).expect("it goes on");
+            assert_eq!(tables(pump), (2, Some(13)));
+            pump.at_end(2).expect("somebody listens");
+            pump.take(&[message(7, ROW)]).expect("it goes on");
+            // One that is new is no part of what there was.
+            pump.begin(3, 0, 9);
+            pump.take(&[message(8, ROW)]).expect("it goes on");
+        })
+        .await;
+        let expected = ["t/0:7,1:4,2:0", "t/0:8,1:4,2:0", "loaded t/0:8,1:4,2:0", "t/0:9,1:4,2:0,3:0"];
+        assert_eq!(ran.told(), expected);
+    }
+}
