@@ -522,4 +522,45 @@ mod tests {
             prop_assert!(lines.windows(2).any(|two| two == last), "{:?}", lines);
         }
     }
+
+    #[test]
+    fn a_key_that_before_does_not_have_is_looked_for_in_the_messages_key() {
+        let deleted = Some(r#"{"before":{"v":"a"},"op":"d"}"#);
+        let messages = [(Some(r#"{"id":3}"#), deleted), (Some(r#"{"v":"a"}"#), deleted)];
+        let refused = "1 it has its key neither in `before` nor in the message's key";
+        assert_eq!(shown(keyed(), &messages), ["0 Delete 3 NULL", refused]);
+    }
+
+    #[test]
+    fn an_envelope_may_have_null_for_any_part() {
+        let messages = [
+            value(r#"{"after":{"id":1,"v":"a"},"source":null,"op":"c"}"#),
+            value(r#"{"after":{"id":1,"v":"a"},"op":null}"#),
+        ];
+        let no_op = "1 it has no `op`: if the connector unwraps its events, read them with another format";
+        assert_eq!(shown(keyed(), &messages), ["0 Insert 1 a", no_op]);
+    }
+
+    #[test]
+    fn the_time_of_a_commit_is_the_finer_one_in_whichever_order() {
+        for (source, expected) in [
+            (r#""ts_ms":5"#, Some(5_000)),
+            (r#""ts_ms":5,"ts_us":5001"#, Some(5_001)),
+            (r#""ts_us":5001,"ts_ms":5"#, Some(5_001)),
+            (r#""ts_us":"x""#, None),
+        ] {
+            let text = format!(r#"{{"after":{{"id":1}},"source":{{{source}}},"op":"c"}}"#);
+            let events = keyed().decode(&[Payload { key: None, value: Some(text.as_bytes()) }]).expect("decodes");
+            assert_eq!(events.commit_time, expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn milliseconds_are_such_where_the_schema_says_so() {
+        let columns = [("id", DataType::Int64), ("at", DataType::Timestamp(TimeUnit::Microsecond, None))];
+        let debezium = Debezium::new(&fields(&columns), vec![0]).expect("columns");
+        let schema = r#"{"fields":[{"field":"after","fields":[{"field":"at","name":"io.debezium.time.Timestamp"}]}]}"#;
+        let text = format!(r#"{{"schema":{schema},"payload":{{"op":"c","after":{{"id":1,"at":1500}}}}}}"#);
+        assert_eq!(shown(debezium, &[value(&text)]), ["0 Insert 1 1970-01-01T00:00:01.500"]);
+    }
 }

@@ -300,3 +300,49 @@ fn a_registry_must_prove_who_it_is() {
     let options = RegistryOptions { urls: vec!["https://h".to_owned()], authorities: Some(file), ..Default::default() };
     assert!(matches!(Registry::new(&options).err(), Some(RegistryOptionError::BadAuthorities(_))));
 }
+
+#[test]
+fn who_is_refused_hears_what_to_look_at() {
+    for status in [401, 403] {
+        let server = Server::start(move |_| (status, String::new()));
+        let registry = Registry::new(&server.options()).expect("a registry");
+        assert!(reason(registry.schema(1).expect_err("refused")).contains("user, password or token"));
+    }
+}
+
+#[test]
+fn a_user_with_a_colon_is_refused_since_it_would_be_another_one() {
+    let options = |user: &str| RegistryOptions {
+        urls: vec!["http://127.0.0.1:1".to_owned()],
+        basic: Some((user.to_owned(), "password".to_owned())),
+        ..RegistryOptions::default()
+    };
+    assert!(Registry::new(&options("user")).is_ok());
+    assert!(matches!(Registry::new(&options("us:er")), Err(RegistryOptionError::BadCredentials)));
+}
+
+#[test]
+fn what_a_url_escapes_is_what_it_says() {
+    assert_eq!(unescaped("a%3A%40b"), Some(b"a:@b".to_vec()));
+    assert_eq!((unescaped("%3"), unescaped("%zz")), (None, None));
+}
+
+#[test]
+fn a_schema_refers_to_many_others_and_not_to_too_many() {
+    let chain = |path: &str| {
+        let next = |place: usize| {
+            format!(r#"{{"schema":"s","references":[{{"name":"{place}","subject":"{place}","version":1}}]}}"#)
+        };
+        let place = |text: &str| text.split('/').nth(2).and_then(|place| place.parse::<usize>().ok());
+        match (path, place(path)) {
+            ("/schemas/ids/1", _) => next(1),
+            ("/schemas/ids/2", _) => next(0),
+            (_, Some(REFERENCES_MAX)) | (_, None) => r#"{"schema":"last"}"#.to_owned(),
+            (_, Some(place)) => next(place + 1),
+        }
+    };
+    let server = Server::start(move |path| (200, chain(path)));
+    let registry = Registry::new(&server.options()).expect("a registry");
+    assert_eq!(registry.schema(1).expect("a schema").references.len(), REFERENCES_MAX);
+    assert!(reason(registry.schema(2).expect_err("one more")).contains("more than"));
+}
