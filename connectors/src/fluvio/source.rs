@@ -542,30 +542,38 @@ mod tests {
     struct Running {
         events: EventReceiver,
         state: watch::Receiver<SourceState>,
+        counters: Arc<Counters>,
         _durable: watch::Sender<Option<Mark>>,
     }
 
     fn start(options: &[(&str, &str)], script: Script) -> Running {
-        let all = [("topic", "t"), ("format", "json")];
-        let mut table = TableRequest {
-            name: "t".to_owned(),
-            options: all.iter().chain(options).map(|(name, value)| ((*name).into(), (*value).into())).collect(),
-            columns: Some(vec![("id".to_owned(), DataType::Int64)]),
-            key: Vec::new(),
-        };
-        let request = TopicRequest::read(&mut table).expect("options");
-        let cluster = Cluster { endpoint: "nowhere:1".to_owned(), tls: fluvio::config::TlsPolicy::Disabled };
-        let mut topic = FluvioTopic::new("t".to_owned(), cluster, request);
+        let mut topic = FluvioTopic::new("t".to_owned(), cluster("nowhere:1"), request("t", options));
         topic.open_tables().expect("a table");
         let (events, receiver) = event_queue(1 << 20);
         let (state, states) = watch::channel(SourceState::Connecting);
         let (durable, marks) = watch::channel(None);
         let (dead_letters, counters) = (DeadLetterSender::default(), Arc::new(Counters::default()));
-        let link = Link { name: "t".into(), events, state, durable: marks, dead_letters, counters };
+        let of_link = Arc::clone(&counters);
+        let link = Link { name: "t".into(), events, state, durable: marks, dead_letters, counters: of_link };
         let soon = Duration::from_millis(5);
         let pace = Pace { retry: (soon, soon), quiet: soon * 10, silent: soon * 1000 };
         tokio::spawn(read(topic, Arc::new(script), pace, soon, link));
-        Running { events: receiver, state: states, _durable: durable }
+        Running { events: receiver, state: states, counters, _durable: durable }
+    }
+
+    fn cluster(endpoint: &str) -> Cluster {
+        Cluster { endpoint: endpoint.to_owned(), tls: fluvio::config::TlsPolicy::Disabled }
+    }
+
+    fn request(name: &str, options: &[(&str, &str)]) -> TopicRequest {
+        let all = [("topic", "t"), ("format", "json")];
+        let mut table = TableRequest {
+            name: name.to_owned(),
+            options: all.iter().chain(options).map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+            columns: Some(vec![("id".to_owned(), DataType::Int64)]),
+            key: Vec::new(),
+        };
+        TopicRequest::read(&mut table).expect("options")
     }
 
     impl Running {
@@ -672,5 +680,71 @@ mod tests {
         record.value = bytes::Bytes::new();
         assert_eq!(view(0, &record, true).payload.value, None);
         assert_eq!(view(0, &record, false).payload.value, Some(&b""[..]));
+    }
+
+    #[test]
+    fn tables_are_read_together_where_all_of_the_reading_is_the_same() {
+        let mut topic = FluvioTopic::new("s".to_owned(), cluster("a:1"), request("t", &[]));
+        assert!(topic.reads_with(&cluster("a:1"), "s", &request("u", &[("on_error", "stop")])));
+        assert!(!topic.reads_with(&cluster("b:1"), "s", &request("u", &[])));
+        assert!(!topic.reads_with(&cluster("a:1"), "other", &request("u", &[])));
+        let differs = |change: fn(&mut TopicRequest)| {
+            let mut other = request("u", &[]);
+            change(&mut other);
+            assert!(!topic.reads_with(&cluster("a:1"), "s", &other));
+        };
+        differs(|other| other.topic = "x".to_owned());
+        differs(|other| other.start = Start::Latest);
+        differs(|other| other.on_data_loss = OnDataLoss::Latest);
+        differs(|other| other.mode = Mode::Upsert);
+        topic.add(request("u", &[]));
+        assert_eq!((topic.name(), topic.table_names()), ("s", vec!["t", "u"]));
+        let names: Vec<_> = topic.declared().into_iter().map(|table| table.map(|table| table.name)).collect();
+        assert_eq!(names, [Some("t".to_owned()), Some("u".to_owned())]);
+    }
+
+    #[tokio::test]
+    async fn what_has_not_been_read_is_counted() {
+        let script = Script::new(vec![Answer::Runs(vec![run(2..4)])]);
+        let mut running = start(&[], script.described(vec![Ok(vec![partition(0, 2, 9)])]));
+        assert_eq!(running.take(2).await, [2, 3]);
+        let counted = async {
+            while running.counters.lag.load(Relaxed) != 5 {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), counted).await.expect("9 less 4");
+    }
+
+    #[tokio::test]
+    async fn who_begins_at_the_end_has_all_and_reads_on() {
+        let script = Script::new(vec![Answer::Runs(vec![run(4..6)])]);
+        let mut running = start(&[("start", "latest")], script.described(vec![Ok(vec![partition(0, 0, 4)])]));
+        assert_eq!(running.take(3).await, [-1, 4, 5]);
+    }
+
+    /// That it was deleted is told by the controller alone: its stream stays silent.
+    #[tokio::test]
+    async fn a_topic_that_is_gone_for_a_moment_is_another_one_unless_nothing_was_read_of_it() {
+        let (there, gone) = (|| Ok(vec![partition(0, 0, 2)]), || Err(Failure::NoTopic));
+        let script = || Script::new(vec![Answer::Runs(vec![run(0..2)])]);
+        let mut running = start(&[], script().described(vec![there(), gone(), there()]));
+        assert_eq!(running.stopped().await, "topic t was deleted and made again");
+        let mut running = start(&[], script().described(vec![gone(), gone(), there()]));
+        assert_eq!(running.take(3).await, [0, 1, -1]);
+    }
+
+    #[tokio::test]
+    async fn a_controller_that_does_not_answer_is_trouble_until_partitions_are_read() {
+        let away = || Err(Failure::Passing("connection refused".to_owned()));
+        let mut running = start(&[], Script::default().described(vec![away()]));
+        let retries = running.state.wait_for(|state| matches!(state, SourceState::Retrying { .. }));
+        timeout(Duration::from_secs(10), retries).await.expect("in time").expect("it runs");
+        let script = Script::new(vec![Answer::Runs(vec![run(0..2)])]);
+        let mut running = start(&[], script.described(vec![Ok(vec![partition(0, 0, 2)]), away()]));
+        assert_eq!(running.take(3).await, [0, 1, -1]);
+        running.state.mark_unchanged();
+        let says = running.state.wait_for(|state| matches!(state, SourceState::Retrying { .. }));
+        assert!(timeout(Duration::from_millis(100), says).await.is_err(), "its servers are well");
     }
 }

@@ -994,4 +994,54 @@ mod tests {
             prop_assert_eq!(integer::<i64>(&written), Ok(mantissa), "{}", written);
         }
     }
+
+    #[test]
+    fn each_width_has_its_ends() {
+        for (data_type, most, more) in [
+            (DataType::Int16, "32767", "32768"),
+            (DataType::UInt8, "255", "256"),
+            (DataType::UInt16, "65535", "65536"),
+            (DataType::UInt32, "4294967295", "4294967296"),
+        ] {
+            check(data_type, Encoding::JSON, &[most, more], true, &[most, "!"]);
+        }
+        check(DataType::Decimal128(4, 1), Encoding::JSON, &["+1.5", "-+1"], false, &["1.5", "!"]);
+    }
+
+    #[test]
+    fn truth_is_what_postgres_or_json_writes() {
+        let values = ["t", "true", "f", "false", "T", "1"];
+        check(DataType::Boolean, Encoding::JSON, &values, false, &["true", "true", "false", "false", "!", "!"]);
+    }
+
+    #[test]
+    fn spans_are_texts_or_counts_where_those_are_counted() {
+        let interval = || DataType::Interval(IntervalUnit::MonthDayNano);
+        check(
+            interval(),
+            Encoding::JSON,
+            &["P1M2DT3S", "P1M2DT-3.500000S"],
+            false,
+            &["1 mons 2 days 3.000000000 secs", "1 mons 2 days -3.500000000 secs"],
+        );
+        check(interval(), Encoding::JSON, &["1500"], true, &["!"]);
+        let counted = Encoding { counts_days: true, ..Encoding::JSON };
+        check(interval(), counted, &["1500", "9e18"], true, &["1.500000000 secs", "!"]);
+    }
+
+    #[test]
+    fn more_digits_than_a_moment_has_are_rounded_half_to_even() {
+        let plain = DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into()));
+        for (text, expected) in [
+            ("15.1234564", "15.123456Z"),
+            ("15.1234567", "15.123457Z"),
+            ("15.12345650", "15.123456Z"),
+            ("15.12345651", "15.123457Z"),
+            ("15.12345750", "15.123458Z"),
+        ] {
+            let (text, expected) = (format!("2024-02-29T13:14:{text}Z"), format!("2024-02-29T13:14:{expected}"));
+            check(plain.clone(), Encoding::JSON, &[&text], false, &[&expected]);
+        }
+        check(plain, Encoding::JSON, &["2024-02-29T13:14:15-05:30"], false, &["2024-02-29T18:44:15Z"]);
+    }
 }

@@ -563,4 +563,33 @@ mod tests {
         let text = format!(r#"{{"schema":{schema},"payload":{{"op":"c","after":{{"id":1,"at":1500}}}}}}"#);
         assert_eq!(shown(debezium, &[value(&text)]), ["0 Insert 1 1970-01-01T00:00:01.500"]);
     }
+
+    #[test]
+    fn a_row_moves_by_a_text_too() {
+        let columns = [("id", DataType::Utf8), ("v", DataType::Int64)];
+        let debezium = Debezium::new(&fields(&columns), vec![0]).expect("columns");
+        let messages = [
+            value(r#"{"before":{"id":"ab","v":1},"after":{"id":"ab","v":2},"op":"u"}"#),
+            value(r#"{"before":{"id":"ab","v":2},"after":{"id":"ac","v":2},"op":"u"}"#),
+        ];
+        assert_eq!(shown(debezium, &messages), ["0 Update ab 2", "1 OldKey ab NULL", "1 Update ac 2"]);
+    }
+
+    #[test]
+    fn a_decimal_of_any_scale_says_its_own() {
+        let debezium = Debezium::new(&fields(&[("n", DataType::Decimal128(20, 5))]), Vec::new()).expect("columns");
+        let name = "io.debezium.data.VariableScaleDecimal";
+        let schema = format!(r#"{{"fields":[{{"field":"after","fields":[{{"field":"n","name":"{name}"}}]}}]}}"#);
+        let n = r#"{"scale":5,"value":"BMsv"}"#;
+        let text = format!(r#"{{"schema":{schema},"payload":{{"op":"c","after":{{"n":{n}}}}}}}"#);
+        assert_eq!(shown(debezium, &[value(&text)]), ["0 Insert 3.14159"]);
+    }
+
+    /// A name that comes twice has its last value, and what was left out the first time is there then.
+    #[test]
+    fn a_value_that_comes_after_its_stand_in_is_the_value() {
+        let twice = r#"{"op":"u","after":{"id":1,"v":"__debezium_unavailable_value","v":"b"}}"#;
+        let other = r#"{"op":"u","after":{"id":1,"v":"b","v":"__debezium_unavailable_value"}}"#;
+        assert_eq!(shown(keyed(), &[value(twice), value(other)]), ["0 Update 1 b", "1 Update 1 same"]);
+    }
 }

@@ -1092,4 +1092,21 @@ mod tests {
             println!("{} bytes: {each:.3} µs", payloads[0].len());
         }
     }
+
+    #[test]
+    fn each_escape_is_its_character() {
+        let text = r#"{"a":1,"b":"\"\\\/\b\f\n\r\t"}"#;
+        let rows = JsonRows::new(&fields(&[("a", DataType::Int64), ("b", DataType::Utf8)])).expect("columns");
+        let rows = decode(rows, &[text]);
+        assert_eq!(rows.columns[1].as_string::<i32>().value(0), "\"\\/\u{8}\u{c}\n\r\t");
+    }
+
+    #[test]
+    fn items_that_are_declared_to_be_there_are() {
+        let list = DataType::new_list(DataType::Int64, false);
+        check(
+            list,
+            &[("[1, 2]", "[1, 2]"), ("[]", "[]"), ("[1, null]", "`c[1]` is null, which is not a value of BIGINT")],
+        );
+    }
 }
