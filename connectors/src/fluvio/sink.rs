@@ -392,4 +392,23 @@ mod tests {
         assert!(text(&gone[0].1).contains(r#""op":"d""#));
         assert_eq!(gone[1], (encoded("1"), Encoded::default()));
     }
+
+    #[tokio::test]
+    async fn what_is_written_while_the_topic_is_read_is_read_too() {
+        let one = |first: i64, key: &str| {
+            let mut run = run(&[(key, "a")]);
+            run.first = first;
+            run.records[0].offset = first;
+            Answer::Runs(vec![run])
+        };
+        let ends = |end: i64| {
+            let end = End { readable: end, written: end };
+            Ok(vec![Partition { id: 0, begin: 0, end: Some(end), is_online: true }])
+        };
+        let script = Script::new(vec![one(0, "1"), one(1, "2")]).described(vec![ends(1), ends(2)]);
+        let there = read_topic(Arc::new(script), Shape::Upsert, Pace::default()).await.expect("it reads");
+        assert_eq!(there.len(), 2);
+        let empty = Script::default().described(vec![ends(0)]);
+        assert!(read_topic(Arc::new(empty), Shape::Upsert, Pace::default()).await.expect("it ends").is_empty());
+    }
 }

@@ -621,8 +621,11 @@ mod tests {
     #[tokio::test]
     async fn an_empty_topic_is_loaded_at_once_and_one_that_is_not_online_is_waited_for() {
         let off = Partition { is_online: false, ..partition(0, 0, 0) };
-        let script = Script::default().described(vec![Ok(Vec::new()), Ok(vec![off]), Ok(vec![partition(0, 0, 0)])]);
+        let script = Script::default().described(vec![Ok(Vec::new()), Ok(vec![partition(0, 0, 0)])]);
         assert_eq!(start(&[], script).take(1).await, [-1]);
+        let described = vec![Ok(Vec::new()), Ok(vec![off]), Ok(vec![partition(0, 0, 2)])];
+        let script = Script::new(vec![Answer::Runs(vec![run(0..2)])]).described(described);
+        assert_eq!(start(&[], script).take(3).await, [0, 1, -1], "what is not online may have records");
     }
 
     #[tokio::test]
@@ -746,5 +749,27 @@ mod tests {
         running.state.mark_unchanged();
         let says = running.state.wait_for(|state| matches!(state, SourceState::Retrying { .. }));
         assert!(timeout(Duration::from_millis(100), says).await.is_err(), "its servers are well");
+    }
+
+    #[tokio::test]
+    async fn a_partition_that_comes_later_is_read_whole_whatever_the_time_to_start_at() {
+        let script = Script::new(vec![Answer::Runs(vec![run(0..5)]), Answer::Runs(vec![run(0..2)])]);
+        let one = || Ok(vec![partition(0, 0, 5)]);
+        let script = script.described(vec![one(), one(), one(), Ok(vec![partition(0, 0, 5), partition(1, 0, 2)])]);
+        let mut running = start(&[("start", "timestamp:1970-01-01T00:00:01.003Z")], script);
+        assert_eq!(running.take(5).await, [3, 4, -1, 0, 1]);
+    }
+
+    #[tokio::test]
+    async fn what_can_t_be_read_is_written_where_the_table_says() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("letters.jsonl");
+        let mut bad = run(0..2);
+        bad.records[0].value = bytes::Bytes::from_static(b"x");
+        let script = Script::new(vec![Answer::Runs(vec![bad])]).described(vec![Ok(vec![partition(0, 0, 2)])]);
+        let mut running = start(&[("dead_letters", &format!("file:{}", path.display()))], script);
+        // The letter is there before the rows behind it are told.
+        assert_eq!(running.take(2).await, [1, -1]);
+        assert_eq!(std::fs::read_to_string(path).expect("a file").lines().count(), 1);
     }
 }

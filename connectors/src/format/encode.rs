@@ -6,8 +6,7 @@
 use std::sync::Arc;
 
 use arrow::array::temporal_conversions::{date32_to_datetime, timestamp_us_to_datetime};
-use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch, StructArray};
-use arrow::compute::cast;
+use arrow::array::{Array, AsArray, PrimitiveArray, RecordBatch, StructArray};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, FieldRef, Float32Type, Float64Type, IntervalMonthDayNano,
     IntervalMonthDayNanoType, IntervalUnit, SchemaRef, TimeUnit, TimestampMicrosecondType,
@@ -49,9 +48,8 @@ impl JsonEncoder {
         &self,
         columns: impl IntoIterator<Item = (&'a str, &'a ArrayRef)>,
     ) -> Result<Vec<Encoded>, ArrowError> {
-        let columns = columns.into_iter().map(|(name, column)| Ok((name, as_text(column)?, true)));
-        let rows = RecordBatch::try_from_iter_with_nullable(columns.collect::<Result<Vec<_>, ArrowError>>()?)?;
-        let rows = StructArray::from(rows);
+        let columns = columns.into_iter().map(|(name, column)| (name, Arc::clone(column), true));
+        let rows = StructArray::from(RecordBatch::try_from_iter_with_nullable(columns)?);
         let field: FieldRef = Arc::new(arrow::datatypes::Field::new("row", rows.data_type().clone(), true));
         let mut encoder = make_encoder(&field, &rows, &self.options)?;
         let mut out = Vec::new();
@@ -62,14 +60,6 @@ impl JsonEncoder {
             encoded.push(out.as_slice().into());
         }
         Ok(encoded)
-    }
-}
-
-/// What JSON shows as text that Arrow has words for.
-fn as_text(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
-    match column.data_type() {
-        DataType::Duration(_) => cast(column, &DataType::Utf8),
-        _ => Ok(Arc::clone(column)),
     }
 }
 
@@ -193,8 +183,9 @@ fn quoted(out: &mut Vec<u8>, text: Option<String>, is_late: bool) {
 mod tests {
     use super::*;
     use arrow::array::{
-        BinaryArray, BooleanArray, Date32Array, Decimal128Array, DurationSecondArray, Float32Array, Float64Array,
-        Int64Array, IntervalMonthDayNanoArray, ListArray, StringArray, TimestampMicrosecondArray,
+        ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DurationNanosecondArray,
+        DurationSecondArray, Float32Array, Float64Array, Int64Array, IntervalMonthDayNanoArray, ListArray, StringArray,
+        TimestampMicrosecondArray,
     };
     use arrow::datatypes::{Field, Int64Type, Schema};
 
@@ -279,12 +270,13 @@ mod tests {
                 ])),
             ),
             ("s", Arc::new(DurationSecondArray::from(vec![Some(61), None]))),
+            ("n", Arc::new(DurationNanosecondArray::from(vec![Some(61_000_000_001), Some(-1)]))),
         ]);
         assert_eq!(
             rows[2..],
             [
-                r#"{"d":"1970-01-01","t":"1970-01-01T00:00:01.500","z":"1970-01-01T00:00:00.000001Z","i":"P1M2DT-3.500000S","s":"PT61S"}"#,
-                r#"{"d":"infinity","t":"-infinity","z":"infinity","i":"P-1M0DT0.000000S","s":null}"#,
+                r#"{"d":"1970-01-01","t":"1970-01-01T00:00:01.500","z":"1970-01-01T00:00:00.000001Z","i":"P1M2DT-3.500000S","s":"PT61S","n":"PT61.000000001S"}"#,
+                r#"{"d":"infinity","t":"-infinity","z":"infinity","i":"P-1M0DT0.000000S","s":null,"n":"-PT0.000000001S"}"#,
             ]
         );
     }

@@ -213,6 +213,7 @@ impl Pump {
 mod tests {
     use super::*;
     use std::sync::{Arc, Mutex};
+    use std::time::Instant;
 
     use arrow::datatypes::{DataType, Field, Schema};
     use pipeline::table::Identity;
@@ -226,8 +227,11 @@ mod tests {
     use crate::topic::thread::on_thread;
     use crate::topic::{OnError, TopicTable};
 
-    /// Fails as often as it is told, then writes down the offsets.
-    struct Writes(u32, Arc<Mutex<Vec<i64>>>);
+    /// Tables and offsets of letters.
+    type Written = Arc<Mutex<Vec<(Arc<str>, i64)>>>;
+
+    /// Fails as often as it is told, then writes down tables and offsets.
+    struct Writes(u32, Written);
 
     impl DeadLetterWriter for Writes {
         fn write(&mut self, letters: &[&DeadLetter]) -> Result<(), String> {
@@ -235,7 +239,10 @@ mod tests {
                 self.0 -= 1;
                 return Err("the disk is full".to_owned());
             }
-            self.1.lock().expect("no panic").extend(letters.iter().map(|letter| letter.offset));
+            self.1
+                .lock()
+                .expect("no panic")
+                .extend(letters.iter().map(|letter| (Arc::clone(&letter.table), letter.offset)));
             Ok(())
         }
     }
@@ -310,12 +317,14 @@ mod tests {
     #[tokio::test]
     async fn letters_of_an_earlier_run_are_not_written_again_and_a_writer_that_fails_is() {
         let written = Arc::new(Mutex::new(Vec::new()));
+        let begun = Instant::now();
         let ran = run(None, Writes(2, Arc::clone(&written)), |pump| {
             pump.letters_written_before(0, 11);
             pump.take(&[message(10, "x"), message(11, "x"), message(12, ROW), message(13, "x")]).expect("it goes on");
         })
         .await;
-        assert_eq!(*written.lock().expect("no panic"), [11, 13]);
+        assert_eq!(*written.lock().expect("no panic"), [("a".into(), 11), ("a".into(), 13)]);
+        assert!(begun.elapsed() >= RETRY.0 * 3, "it waits, and then twice as long");
         let Counters { messages, bytes, dead_letters, .. } = &*ran.counters;
         // Each of both tables has three that it can't read.
         assert_eq!(
