@@ -294,3 +294,47 @@ pub async fn ancestors(target: &Target, relation: u32) -> Result<Vec<u32>, Sourc
         .map_err(|error| target.sql_error(error))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::datatypes::Schema;
+    use pipeline::table::Identity;
+    use std::sync::Arc;
+
+    fn table(name: &str, oid: u32) -> DiscoveredTable {
+        DiscoveredTable {
+            name: name.to_owned(),
+            pg_schema: "shop".to_owned(),
+            pg_table: name.to_owned(),
+            is_partitioned: false,
+            oid,
+            type_ids: Vec::new(),
+            schema: Arc::new(Schema::empty()),
+            identity: Identity::WholeRow,
+            estimated_rows: None,
+        }
+    }
+
+    #[test]
+    fn statements_are_what_an_owner_can_run() {
+        let publication = Publication { name: "our \"own\"".to_owned(), is_ours: true };
+        let (a, b) = (table("a", 1), table("B", 2));
+        let said = |change: Change<'_>| change.statement(&publication);
+        assert_eq!(
+            said(Change::Create { tables: vec![&a, &b], via_root: true }),
+            r#"CREATE PUBLICATION "our ""own""" FOR TABLE "shop"."a", "shop"."B" WITH (publish_via_partition_root = true)"#
+        );
+        assert_eq!(
+            said(Change::GoByPartitions),
+            r#"ALTER PUBLICATION "our ""own""" SET (publish_via_partition_root = false)"#
+        );
+        assert_eq!(said(Change::Add(vec![&b])), r#"ALTER PUBLICATION "our ""own""" ADD TABLE "shop"."B""#);
+    }
+
+    #[test]
+    fn a_table_that_stands_in_a_project_twice_is_named_once() {
+        let tables = [table("a", 1), table("b", 2), table("a", 1)];
+        assert_eq!(distinct(&tables).iter().map(|table| table.oid).collect::<Vec<_>>(), [1, 2]);
+    }
+}
