@@ -354,4 +354,20 @@ mod tests {
         let bytes: usize = waiting.iter().map(|delivery| delivery.event.bytes()).sum();
         assert!((100_000..=200_000).contains(&bytes), "{bytes}");
     }
+
+    #[tokio::test]
+    async fn what_is_declared_is_what_is_found() {
+        let table = TableRequest {
+            name: "p".to_owned(),
+            options: [("shape", "storefront"), ("table", "products")].map(|(a, b)| (a.to_owned(), b.to_owned())).into(),
+            columns: None,
+            key: Vec::new(),
+        };
+        let mut opened = (CONNECTOR.open)("test", vec![table]);
+        let source = &mut opened.sources[0];
+        let declared: Vec<_> = source.declared().into_iter().flatten().map(|table| table.schema).collect();
+        let found: Vec<_> = source.discover().await.expect("a table").into_iter().map(|table| table.schema).collect();
+        assert_eq!(declared, found);
+        assert_eq!(declared.len(), 1);
+    }
 }
