@@ -69,7 +69,7 @@ enum Chore {
         after_help = "Examples:\n  cargo xtask mutants                                # all of them\n  cargo xtask mutants push\n  cargo xtask mutants push --file push/src/json.rs   # what follows the crate goes to cargo-mutants"
     )]
     Mutants {
-        /// pipeline, filter, auth or push; all when left out
+        /// pipeline, filter, auth or push, all when left out; or connectors, which takes hours
         #[arg(value_name = "CRATE")]
         only: Option<String>,
         /// Passed on to cargo-mutants; the figure is of the mutants that they leave

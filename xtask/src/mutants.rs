@@ -21,6 +21,10 @@ use crate::process::{cargo, run};
 /// Crates whose own tests are to notice wrong changes: they build without DataFusion, in seconds.
 const CRATES: [&str; 4] = ["pipeline", "filter", "auth", "push"];
 
+/// Crates that are tried when they are named, which is best done with `--file`: `connectors` has three thousand
+/// mutants at 15 seconds each, and what it says to a server only the tests with that server notice.
+const NAMED: [&str; 1] = ["connectors"];
+
 /// Percent of the wrong changes that a crate's own tests must notice.
 const CAUGHT_MIN: f64 = 85.0;
 
@@ -32,9 +36,13 @@ const TIMEOUT_MIN: Duration = Duration::from_secs(20);
 /// # Errors
 /// When there is no such crate, its tests fail as they are, or they notice too few of the changes.
 pub fn mutants(only: Option<&str>, arguments: &[String]) -> Result<()> {
-    let chosen: Vec<&str> = CRATES.into_iter().filter(|name| only.is_none_or(|only| only == *name)).collect();
+    let chosen: Vec<&str> = match only {
+        None => CRATES.to_vec(),
+        Some(only) => CRATES.into_iter().chain(NAMED).filter(|name| *name == only).collect(),
+    };
     if chosen.is_empty() {
-        bail!("there is no crate `{}` to make mutants of; there are {}", only.unwrap_or_default(), CRATES.join(", "));
+        let all = [&CRATES[..], &NAMED].concat().join(", ");
+        bail!("there is no crate `{}` to make mutants of; there are {all}", only.unwrap_or_default());
     }
     find_or_install()?;
     let mut weak = Vec::new();
@@ -57,6 +65,11 @@ fn find_or_install() -> Result<()> {
     eprintln!("installing cargo-mutants");
     // Not in our target folder: it is no part of this workspace.
     run(cargo(&["install", "cargo-mutants", "--locked"]).env_remove("CARGO_TARGET_DIR"))
+}
+
+/// The features that a crate's tests want.
+fn features(name: &str) -> &'static str {
+    if name == "connectors" { "kafka,fluvio" } else { "" }
 }
 
 /// Percent of a crate's mutants that are caught.
@@ -92,7 +105,8 @@ fn of_shard(name: &str, folder: &Path, shard: &str, arguments: &[String]) -> Res
     };
     // Unit tests and those of the crate's folder `tests`, and no examples of the documentation: each is
     // a program to link.
-    let quiet = ["test", "--quiet", "--package", name, "--tests"];
+    let features = ["--package", name, "--features", features(name)];
+    let quiet = [&["test", "--quiet", "--tests"], &features[..]].concat();
     run(in_tree(&quiet).arg("--no-run"))?;
     let start = Instant::now();
     run(in_tree(&quiet).stdout(Stdio::null())).context("the tests fail as they are")?;
@@ -102,8 +116,8 @@ fn of_shard(name: &str, folder: &Path, shard: &str, arguments: &[String]) -> Res
     if results.exists() {
         fs::remove_dir_all(&results)?;
     }
-    let mut command =
-        in_tree(&["mutants", "--package", name, "--in-place", "--baseline", "skip", "--timeout", &timeout]);
+    let mut command = in_tree(&["mutants", "--in-place", "--baseline", "skip", "--timeout", &timeout]);
+    command.args(features);
     // An argument for `cargo`, not for `cargo test`, holds when it builds as well.
     command.args([
         "--cargo-arg=--tests",
