@@ -183,7 +183,7 @@ impl DeadLetterWriter for DeadLetterFile {
 mod tests {
     use super::*;
     use crate::format::Payload;
-    use crate::topic::Headers;
+    use crate::topic::{Headers, TopicPartition};
 
     struct Sent;
 
@@ -196,7 +196,13 @@ mod tests {
 
     fn letter(offset: i64) -> DeadLetter {
         let payload = Payload { key: Some(b"k\xff"), value: Some("ä".as_bytes()) };
-        let message = Message { partition: 3, offset, timestamp: Some(5), payload, headers: &Sent };
+        let message = Message {
+            partition: TopicPartition::of_only_topic(3),
+            offset,
+            timestamp: Some(5),
+            payload,
+            headers: &Sent,
+        };
         DeadLetter { found_at: 7, ..DeadLetter::new("orders", &Arc::from("topic"), &message, "why".to_owned()) }
     }
 

@@ -420,7 +420,15 @@ mod tests {
 
     fn message(partition: i32, offset: i64, value: &str) -> Message<'_> {
         let payload = Payload { key: Some(b"k\xff"), value: Some(value.as_bytes()) };
-        Message { partition, offset, timestamp: Some(offset), payload, headers: &One }
+        Message { partition: of(partition), offset, timestamp: Some(offset), payload, headers: &One }
+    }
+
+    fn of(partition: i32) -> TopicPartition {
+        TopicPartition::of_only_topic(partition)
+    }
+
+    fn reader(tables: Vec<TopicTable>) -> TopicReader {
+        TopicReader::new(vec![TopicTables { topic: "t".into(), tables: tables.into_iter().enumerate().collect() }])
     }
 
     #[test]
@@ -478,9 +486,9 @@ mod tests {
     #[test]
     fn a_batch_is_one_transaction_of_all_tables_and_one_that_fails_is_none() {
         let tables = vec![table("a", OnError::DeadLetter), table("b", OnError::DeadLetter)];
-        let mut reader = TopicReader::new("t".into(), tables);
-        assert_eq!((&**reader.topic(), reader.tables().len()), ("t", 2));
-        reader.start_at(7, 70);
+        let mut reader = reader(tables);
+        assert_eq!((&**reader.topic(0), reader.topics()[0].tables.len(), reader.reads(0)), ("t", 2, false));
+        reader.start_at(of(7), 70);
         let messages = [message(0, 1, r#"{"n":1}"#), message(1, 5, "x"), message(0, 2, r#"{"n":2}"#)];
         assert_eq!(messages[0].bytes(), 2 + 7, "its key and its value");
         let batch = reader.read(&messages).expect("reads");
@@ -490,14 +498,35 @@ mod tests {
         assert_eq!(commit_time, 5000, "when the newest was written");
         let letters: Vec<_> = batch.dead_letters.iter().map(|(place, it)| (*place, &*it.table, it.offset)).collect();
         assert_eq!(letters, [(0, "a", 5), (1, "b", 5)]);
-        reader.forget(7);
-        assert!(!reader.next().contains_key(&7));
+        assert!(reader.reads(0) && !reader.reads(1));
+        reader.forget(0);
+        assert!(reader.next().is_empty());
 
-        let mut strict = TopicReader::new("t".into(), vec![table("a", OnError::Stop)]);
+        let mut strict = self::reader(vec![table("a", OnError::Stop)]);
         let error = strict.read(&messages).expect_err("a message can't be read").to_string();
-        assert!(error.starts_with("message 5 of partition 1 can't be read: "), "{error}");
+        assert!(error.starts_with("message 5 of partition 1 of t can't be read: "), "{error}");
         assert!(strict.next().is_empty(), "nothing is read of it");
         assert!(strict.read(&messages[..1]).is_ok());
+    }
+
+    #[test]
+    fn topics_that_are_read_together_have_tables_and_places_of_their_own() {
+        let tables = |place, name| vec![(place, table(name, OnError::DeadLetter))];
+        let mut reader = TopicReader::new(vec![
+            TopicTables { topic: "one".into(), tables: tables(1, "a") },
+            TopicTables { topic: "two".into(), tables: tables(0, "b") },
+        ]);
+        let of_second =
+            |offset, value| Message { partition: TopicPartition { topic: 1, number: 0 }, ..message(0, offset, value) };
+        let messages = [message(0, 4, r#"{"n":1}"#), of_second(7, "x"), of_second(8, r#"{"n":2}"#)];
+        let batch = reader.read(&messages).expect("reads");
+        let SourceEvent::Transaction { changes, position, .. } = batch.event else { panic!("no transaction") };
+        let rows: Vec<(usize, usize)> = changes.iter().map(|(place, changes)| (*place, changes.ops.len())).collect();
+        assert_eq!((rows, position.to_string()), (vec![(1, 1), (0, 1)], "one/0:5;two/0:9".to_owned()));
+        let letters: Vec<_> = batch.dead_letters.iter().map(|(place, it)| (*place, &*it.topic, it.offset)).collect();
+        assert_eq!(letters, [(0, "two", 7)]);
+        reader.forget(0);
+        assert_eq!(reader.mark().to_string(), "one/;two/0:9");
     }
 
     #[test]

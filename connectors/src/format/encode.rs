@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arrow::array::temporal_conversions::{date32_to_datetime, timestamp_us_to_datetime};
-use arrow::array::{Array, AsArray, PrimitiveArray, RecordBatch, StructArray};
+use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch, StructArray};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, FieldRef, Float32Type, Float64Type, IntervalMonthDayNano,
     IntervalMonthDayNanoType, IntervalUnit, SchemaRef, TimeUnit, TimestampMicrosecondType,
@@ -183,8 +183,8 @@ fn quoted(out: &mut Vec<u8>, text: Option<String>, is_late: bool) {
 mod tests {
     use super::*;
     use arrow::array::{
-        ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DurationNanosecondArray,
-        DurationSecondArray, Float32Array, Float64Array, Int64Array, IntervalMonthDayNanoArray, ListArray, StringArray,
+        BinaryArray, BooleanArray, Date32Array, Decimal128Array, DurationNanosecondArray, DurationSecondArray,
+        Float32Array, Float64Array, Int64Array, IntervalMonthDayNanoArray, ListArray, StringArray,
         TimestampMicrosecondArray,
     };
     use arrow::datatypes::{Field, Int64Type, Schema};

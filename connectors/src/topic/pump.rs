@@ -225,7 +225,7 @@ mod tests {
     use crate::format::{Events, FormatError, MessageDecoder, Payload};
     use crate::source::{Counters, EventReceiver, SourceTable, event_queue};
     use crate::topic::thread::on_thread;
-    use crate::topic::{OnError, TopicTable};
+    use crate::topic::{OnError, TopicTable, TopicTables};
 
     /// Tables and offsets of letters.
     type Written = Arc<Mutex<Vec<(Arc<str>, i64)>>>;
@@ -264,9 +264,13 @@ mod tests {
         TopicTable { table, decoder: Box::new(decoder), metadata: BTreeMap::new(), on_error: OnError::DeadLetter }
     }
 
+    fn of(partition: i32) -> TopicPartition {
+        TopicPartition::of_only_topic(partition)
+    }
+
     fn message(offset: i64, value: &str) -> Message<'_> {
         let payload = Payload { key: None, value: Some(value.as_bytes()) };
-        Message { partition: 0, offset, timestamp: None, payload, headers: &() }
+        Message { partition: of(0), offset, timestamp: None, payload, headers: &() }
     }
 
     const ROW: &str = r#"{"n":1}"#;
@@ -306,7 +310,10 @@ mod tests {
             dead_letters: DeadLetterSender::default(),
             counters: of_link,
         };
-        let reader = TopicReader::new("t".into(), vec![table("a", fails), table("b", None)]);
+        let reader = TopicReader::new(vec![TopicTables {
+            topic: "t".into(),
+            tables: vec![(0, table("a", fails)), (1, table("b", None))],
+        }]);
         on_thread("test".to_owned(), move |waiting| {
             with(&mut Pump::new(reader, vec![Some(Box::new(writes)), None], link, waiting));
         })
@@ -319,7 +326,7 @@ mod tests {
         let written = Arc::new(Mutex::new(Vec::new()));
         let begun = Instant::now();
         let ran = run(None, Writes(2, Arc::clone(&written)), |pump| {
-            pump.letters_written_before(0, 11);
+            pump.letters_written_before(of(0), 11);
             pump.take(&[message(10, "x"), message(11, "x"), message(12, ROW), message(13, "x")]).expect("it goes on");
         })
         .await;
@@ -356,17 +363,17 @@ mod tests {
                 SourceState::Copying { rows, estimated_rows, .. } => (rows, estimated_rows),
                 other => panic!("{other:?}"),
             };
-            pump.begin(0, 5, 8);
-            pump.begin(1, 4, 4);
-            pump.begin(2, 0, 10);
+            pump.begin(of(0), 5, 8);
+            pump.begin(of(1), 4, 4);
+            pump.begin(of(2), 0, 10);
             pump.set_well();
             assert_eq!(tables(pump), (0, Some(13)));
             pump.take(&[message(5, ROW), message(6, ROW)]).expect("it goes on");
             assert_eq!(tables(pump), (2, Some(13)));
-            pump.at_end(2).expect("somebody listens");
+            pump.at_end(of(2)).expect("somebody listens");
             pump.take(&[message(7, ROW)]).expect("it goes on");
             // One that is new is no part of what there was.
-            pump.begin(3, 0, 9);
+            pump.begin(of(3), 0, 9);
             pump.take(&[message(8, ROW)]).expect("it goes on");
         })
         .await;
