@@ -60,6 +60,11 @@ enum Command {
         after_help = "Examples:\n  deltafront explain shop open_orders\n  deltafront explain shop open_orders --offline\n\ndelta: the change. group: the touched groups. whole: all of the operator's input."
     )]
     Explain(ExplainArgs),
+    /// Print a project's projections as TypeScript, so that a misspelt column does not compile
+    #[command(
+        after_help = "Examples:\n  deltafront types shop > web/src/projections.d.ts\n  deltafront types shop --offline\n\nThe declarations are for the package @deltafront/client: see docs/client.md."
+    )]
+    Types(CheckArgs),
     /// Ask a running server whether it is ready; exits with 1 when it is not
     #[command(after_help = "Examples:\n  deltafront health\n  deltafront health --at 127.0.0.1:9000")]
     Health(HealthArgs),
@@ -141,6 +146,7 @@ pub fn main(cli: Cli) -> ExitCode {
             Command::Demo(args) => demo(args).await,
             Command::Check(args) => check(&args).await,
             Command::Explain(args) => explain(&args).await,
+            Command::Types(args) => types(&args).await,
             Command::Health(args) => health(&args).await,
         }
     })
@@ -190,6 +196,16 @@ async fn check(args: &CheckArgs) -> ExitCode {
                 plan.tables.len(),
                 plan.projections.len()
             );
+            ExitCode::SUCCESS
+        }
+        Err(wrong) => fail(&wrong.to_string()),
+    }
+}
+
+async fn types(args: &CheckArgs) -> ExitCode {
+    match prepare(&args.folder, ask(args.offline)).await {
+        Ok(Prepared { project, plan, .. }) => {
+            print!("{}", crate::types::declarations(&project.name, &plan.projections));
             ExitCode::SUCCESS
         }
         Err(wrong) => fail(&wrong.to_string()),
@@ -285,15 +301,16 @@ fn start_logging(json: bool) {
     if json { logging.json().init() } else { logging.with_target(false).init() }
 }
 
-/// Ctrl-C, or the signal by which supervisors end a program.
+/// Ctrl-C, or the signals by which supervisors and terminals end a program.
 async fn interrupted() {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+        if let (Ok(mut terminate), Ok(mut hang_up)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup())) {
             tokio::select! {
                 _ = tokio::signal::ctrl_c() => {}
                 _ = terminate.recv() => {}
+                _ = hang_up.recv() => {}
             }
             return;
         }

@@ -15,4 +15,5 @@ pub mod health; // what the program says of itself
 pub mod staleness; // what a lost source means for those who look
 pub mod auth; // [auth] to what checks tokens
 pub mod demo; // projects that are in the program
+pub mod types; // what projections are in TypeScript
 pub mod cli; // the command line
