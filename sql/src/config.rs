@@ -505,9 +505,12 @@ fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::E
 /// # Errors
 /// With the remedy, when it is none.
 pub fn address(text: &str) -> Result<SocketAddr, String> {
-    text.trim().parse().map_err(|_| {
-        "write an address of this machine and a port: \"127.0.0.1:8080\", \"0.0.0.0:8080\" for all of them, or \
-         \"[::1]:8080\"; names are not looked up"
+    let text = text.trim();
+    // The one name that is the same everywhere.
+    let text = text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    text.parse().map_err(|_| {
+        "write an address of this machine and a port: \"localhost:8080\", \"0.0.0.0:8080\" for all of them, or \
+         \"[::1]:8080\"; other names are not looked up"
             .to_owned()
     })
 }
@@ -923,23 +926,24 @@ mod tests {
     #[test]
     fn mistakes_in_where_and_what_it_is() {
         assert_eq!(read("[server]\nlisten = ' [::1]:9000'").0.server.listen, "[::1]:9000".parse().expect("an address"));
+        assert_eq!(read("[server]\nlisten = 'localhost:9019'").0.server.listen, "127.0.0.1:9019".parse().expect("one"));
         check_mistakes(
             &[
-                "[server]\nlisten = 'localhost:9019'",
+                "[server]\nlisten = 'my-host:9019'",
                 "[server]\nlisten = '127.0.0.1'",
                 "[server]\nlisten = 8080",
                 "[project]\nname = ''",
             ],
             expect![[r#"
-                error: write an address of this machine and a port: "127.0.0.1:8080", "0.0.0.0:8080" for all of them, or "[::1]:8080"; names are not looked up
+                error: write an address of this machine and a port: "localhost:8080", "0.0.0.0:8080" for all of them, or "[::1]:8080"; other names are not looked up
                  --> deltafront.toml:2:10
                   |
-                2 | listen = 'localhost:9019'
-                  |          ^^^^^^^^^^^^^^^^
+                2 | listen = 'my-host:9019'
+                  |          ^^^^^^^^^^^^^^
                   = help: see docs/projects.md for what deltafront.toml may hold
 
                 1 mistake
-                error: write an address of this machine and a port: "127.0.0.1:8080", "0.0.0.0:8080" for all of them, or "[::1]:8080"; names are not looked up
+                error: write an address of this machine and a port: "localhost:8080", "0.0.0.0:8080" for all of them, or "[::1]:8080"; other names are not looked up
                  --> deltafront.toml:2:10
                   |
                 2 | listen = '127.0.0.1'

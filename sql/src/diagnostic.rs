@@ -114,6 +114,9 @@ fn show_path(path: &Path) -> std::path::Display<'_> {
     path.display()
 }
 
+/// How a message about a variable begins that is not set.
+pub const UNSET: &str = "the environment variable ";
+
 /// Every mistake found.
 #[derive(Debug, Default)]
 pub struct Diagnostics(pub Vec<Diagnostic>);
@@ -130,11 +133,27 @@ impl Diagnostics {
         self.0.is_empty()
     }
 
-    /// In the order in which a reader of the files meets them.
+    /// In the order in which a reader of the files meets them. A variable that is not set is one mistake, wherever it
+    /// is used.
     #[must_use]
     pub fn sorted(mut self) -> Diagnostics {
         self.0.sort_by_key(|d| d.place.as_ref().map(|place| (place.file.path.clone(), place.line, place.column)));
-        self
+        let mut once: Vec<(Diagnostic, usize)> = Vec::with_capacity(self.0.len());
+        for diagnostic in self.0 {
+            let is_same = |(known, _): &&mut (Diagnostic, usize)| known.message == diagnostic.message;
+            match once.iter_mut().find(is_same).filter(|_| diagnostic.message.starts_with(UNSET)) {
+                Some((_, more)) => *more += 1,
+                None => once.push((diagnostic, 0)),
+            }
+        }
+        let said = once.into_iter().map(|(mut diagnostic, more)| {
+            if more > 0 {
+                let times = if more == 1 { "once".to_owned() } else { format!("{more} times") };
+                diagnostic.message.push_str(&format!("; it is used {times} more"));
+            }
+            diagnostic
+        });
+        Diagnostics(said.collect())
     }
 }
 

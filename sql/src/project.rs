@@ -129,6 +129,20 @@ pub struct GrantDeclaration {
     pub roles: Roles,
 }
 
+/// Projects in a folder that is none, two levels deep: for whoever forgot to name one.
+fn projects_in(folder: &Path) -> Vec<String> {
+    let folders = |of: &Path| -> Vec<PathBuf> {
+        let mut all: Vec<PathBuf> =
+            std::fs::read_dir(of).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        all.retain(|path| path.is_dir());
+        all.sort();
+        all
+    };
+    let below = folders(folder).into_iter().flat_map(|path| std::iter::once(path.clone()).chain(folders(&path)));
+    let projects = below.filter(|path| path.join("deltafront.toml").exists());
+    projects.map(|path| path.display().to_string()).take(5).collect()
+}
+
 impl Project {
     /// Reads a project's folder. Every mistake that can be found without a server goes to `wrong`.
     pub fn load(folder: &Path, environment: Environment<'_>, wrong: &mut Diagnostics) -> Project {
@@ -147,10 +161,11 @@ impl Project {
         let mut files = Vec::new();
         sql_files(folder, Path::new(""), &project.config.project.exclude, &mut files, wrong);
         if files.is_empty() && wrong.is_empty() {
-            wrong.push(
-                Diagnostic::of_project(format!("{} has no .sql file", folder.display()))
-                    .help("a project is a folder with deltafront.toml and .sql files; see examples/storefront"),
-            );
+            let help = match projects_in(folder).as_slice() {
+                [] => "a project is a folder with deltafront.toml and .sql files; see examples/storefront".to_owned(),
+                projects => format!("give the folder of a project: {}", projects.join(", ")),
+            };
+            wrong.push(Diagnostic::of_project(format!("{} has no .sql file", folder.display())).help(help));
         }
         for path in files {
             match std::fs::read_to_string(folder.join(&path)) {
@@ -415,7 +430,10 @@ fn sql_files(root: &Path, under: &Path, exclude: &[String], found: &mut Vec<Path
             continue;
         }
         if is_folder {
-            sql_files(root, &path, exclude, found, wrong);
+            // Another project, with tables and names of its own.
+            if !root.join(&path).join("deltafront.toml").exists() {
+                sql_files(root, &path, exclude, found, wrong);
+            }
         } else if path.extension().is_some_and(|extension| extension == "sql") {
             found.push(path);
         }

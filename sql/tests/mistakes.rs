@@ -380,10 +380,57 @@ fn the_folder_and_its_settings() {
         1 mistake
     "#]],
     );
+    // A folder of projects is none, and a project in a project is another one.
+    check(
+        &[("shops/one/deltafront.toml", ""), ("shops/one/a.sql", TABLES), ("two/deltafront.toml", "")],
+        &expect![[r#"
+            error: FOLDER has no .sql file
+              = help: give the folder of a project: FOLDER/shops/one, FOLDER/two
+
+            1 mistake
+        "#]],
+    );
+    check(
+        &[("a.sql", TABLES), ("other/deltafront.toml", ""), ("other/a.sql", "CREATE TABEL")],
+        &expect![[r#"
+        error: the project has no projection
+          = help: write CREATE MATERIALIZED VIEW name AS SELECT …
+
+        1 mistake
+    "#]],
+    );
+    let uses = "CREATE TABLE a WITH (connector = 'postgres', url = '${NONE}'); CREATE TABLE b WITH (connector = 'postgres', url = '${NONE}');";
+    check(
+        &[("a.sql", uses)],
+        &expect![[r#"
+        error: the columns of `a` are not declared, and reading them needs its database
+         --> a.sql:1:1
+          |
+        1 | CREATE TABLE a WITH (connector = 'postgres', url = '${NONE}'); CREATE TABLE b WITH (connector = 'postgres', url = '${NONE}');
+          | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+          = help: leave out --offline, or write CREATE TABLE a (id BIGINT PRIMARY KEY, …)
+
+        error: the environment variable NONE is not set; it is used once more
+         --> a.sql:1:52
+          |
+        1 | CREATE TABLE a WITH (connector = 'postgres', url = '${NONE}'); CREATE TABLE b WITH (connector = 'postgres', url = '${NONE}');
+          |                                                    ^^^^^^^^^
+          = help: export NONE=… before starting, or write ${NONE:-otherwise}
+
+        error: the columns of `b` are not declared, and reading them needs its database
+         --> a.sql:1:64
+          |
+        1 | CREATE TABLE a WITH (connector = 'postgres', url = '${NONE}'); CREATE TABLE b WITH (connector = 'postgres', url = '${NONE}');
+          |                                                                ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+          = help: leave out --offline, or write CREATE TABLE b (id BIGINT PRIMARY KEY, …)
+
+        3 mistakes
+    "#]],
+    );
     check(
         &[("deltafront.toml", "[server]\nlisten = \"here\"\n"), ("a.sql", TABLES)],
         &expect![[r#"
-            error: write an address of this machine and a port: "127.0.0.1:8080", "0.0.0.0:8080" for all of them, or "[::1]:8080"; names are not looked up
+            error: write an address of this machine and a port: "localhost:8080", "0.0.0.0:8080" for all of them, or "[::1]:8080"; other names are not looked up
              --> deltafront.toml:2:10
               |
             2 | listen = "here"
