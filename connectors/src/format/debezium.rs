@@ -92,7 +92,8 @@ impl Debezium {
 
     fn row(&mut self, text: &str, row: usize, only_key: bool) -> Result<(), Box<Wrong>> {
         let wanted = Wanted { only: only_key.then_some(&self.is_key), left_out: None };
-        Reader::new(text, &mut self.scratch).row(&mut self.columns, row, wanted)
+        Reader::new(text, &mut self.scratch).row(&mut self.columns, row, wanted)?;
+        Ok(())
     }
 
     /// Reads a row that is complete but for large values that did not change; these are returned.
@@ -134,6 +135,7 @@ impl Debezium {
                     let name = self.columns.fields()[*place].name();
                     return other(format!("`{name}` was left out, since it did not change. {REMEDY}"));
                 }
+                self.needs_key(row)?;
                 told.ops.push(Op::Insert);
             }
             (Some("u"), before, Some(after)) => self.update(before, after, told)?,
@@ -167,6 +169,7 @@ impl Debezium {
             row += 1;
         }
         let mut left_out = self.row_after(after, row)?;
+        self.needs_key(row)?;
         if let Some(before) = before.filter(|_| !self.key.is_empty())
             && self.moves(before, row)?
         {
@@ -212,7 +215,21 @@ impl Debezium {
     }
 
     fn has_key(&self, row: usize) -> bool {
-        self.key.iter().all(|place| !self.columns.columns()[*place].is_null(row))
+        self.missing(row).is_none()
+    }
+
+    /// A row with NULL in its key would be one with all others that have it.
+    fn needs_key(&self, row: usize) -> Result<(), Box<Wrong>> {
+        match self.missing(row) {
+            None => Ok(()),
+            Some(name) => other(format!("its `after` has no `{name}`, and that is of the table's PRIMARY KEY")),
+        }
+    }
+
+    /// The first column of the key that a row does not have.
+    fn missing(&self, row: usize) -> Option<&str> {
+        let place = self.key.iter().find(|place| self.columns.columns()[**place].is_null(row))?;
+        Some(self.columns.fields()[*place].name())
     }
 }
 
@@ -415,6 +432,23 @@ mod tests {
             "15 it has no `op`: if the connector unwraps its events, read them with another format",
         ];
         assert_eq!(shown(keyed(), &messages), expected);
+    }
+
+    /// A NULL in the key made one row of all events that had it.
+    #[test]
+    fn a_row_without_its_key_is_none() {
+        let messages = [
+            value(r#"{"before":null,"after":{"v":"a"},"op":"c"}"#),
+            value(r#"{"before":null,"after":{"id":null,"v":"a"},"op":"r"}"#),
+            value(r#"{"before":{"id":1},"after":{"v":"a"},"op":"u"}"#),
+            value(r#"{"before":null,"after":{"id":"__debezium_unavailable_value","v":"a"},"op":"u"}"#),
+            value(r#"{"before":null,"after":{"id":2,"v":"b"},"op":"u"}"#),
+        ];
+        let reason = "its `after` has no `id`, and that is of the table's PRIMARY KEY";
+        let mut expected = vec!["4 Update 2 b".to_owned()];
+        expected.extend((0..4).map(|message| format!("{message} {reason}")));
+        assert_eq!(shown(keyed(), &messages), expected);
+        assert_eq!(shown(whole(), &messages[..1]), ["0 Insert NULL a"]);
     }
 
     #[test]

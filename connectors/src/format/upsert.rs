@@ -1,5 +1,6 @@
 //! The key replaces, no value deletes: what a compacted topic means.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, UInt32Array, new_null_array};
@@ -9,7 +10,8 @@ use pipeline::Op;
 
 use super::{Bad, Events, FormatError, MessageDecoder, Payload, RowDecoder, Rows};
 
-/// Takes the key columns from a message's key, and the others from its value.
+/// Takes the key columns from a message's key, and the others from its value. A key without one of them, or with NULL
+/// in it, says of no row which it is: all such would be one.
 pub struct Upsert {
     keys: Box<dyn RowDecoder>,
     values: Box<dyn RowDecoder>,
@@ -43,6 +45,17 @@ impl Upsert {
             *of_values = if self.key.contains(&column) { None } else { next.next() };
         }
         self
+    }
+
+    /// For each row of keys, by its place, the first column of the key that it does not have.
+    fn missing(&self, keys: &Rows) -> BTreeMap<usize, usize> {
+        let mut missing = BTreeMap::new();
+        for (place, column) in keys.columns.iter().enumerate().filter(|(_, column)| column.null_count() > 0) {
+            for row in (0..column.len()).filter(|row| column.is_null(*row)) {
+                missing.entry(row).or_insert(place);
+            }
+        }
+        missing
     }
 
     /// The rows of keys whose row of a value names another key: `(row of keys, which column)`.
@@ -84,21 +97,27 @@ impl MessageDecoder for Upsert {
         bad.extend(
             keys.bad.iter().map(|bad| Bad { message: with_key[bad.message], reason: format!("key: {}", bad.reason) }),
         );
-        let (with_value, value_payloads): (Vec<usize>, Vec<&[u8]>) = keys
-            .from
-            .iter()
-            .map(|&key| with_key[key])
-            .filter_map(|message| Some((message, messages[message].value?)))
-            .unzip();
+        let missing = self.missing(&keys);
+        bad.extend(missing.iter().map(|(row, place)| Bad {
+            message: with_key[keys.from[*row]],
+            reason: format!("its key has no `{}`", self.key_names[*place]),
+        }));
+        // Each message that says which row it is, with the row of its key.
+        let of_keys: Vec<(usize, u32)> = (0_usize..)
+            .zip(keys.from.iter().zip(0_u32..))
+            .filter(|(row, _)| !missing.contains_key(row))
+            .map(|(_, (key, row))| (with_key[*key], row))
+            .collect();
+        let (with_value, value_payloads): (Vec<usize>, Vec<&[u8]>) =
+            of_keys.iter().filter_map(|&(message, _)| Some((message, messages[message].value?))).unzip();
         let values = self.values.decode(&value_payloads)?;
         bad.extend(values.bad.iter().map(|bad| Bad { message: with_value[bad.message], reason: bad.reason.clone() }));
 
-        // Each message that has a key that can be read, with the row of its value if it has one.
-        let mut rows: Vec<(usize, u32, Option<u32>)> = Vec::with_capacity(keys.from.len());
+        // The same with the row of its value, if it has one.
+        let mut rows: Vec<(usize, u32, Option<u32>)> = Vec::with_capacity(of_keys.len());
         let mut pairs = Vec::with_capacity(values.from.len());
         let mut of_values = values.from.iter().map(|&value| with_value[value]).zip(0_u32..).peekable();
-        for (&key, row) in keys.from.iter().zip(0_u32..) {
-            let message = with_key[key];
+        for (message, row) in of_keys {
             let value = of_values.next_if(|(of, _)| *of == message).map(|(_, value)| value);
             pairs.extend(value.map(|value| (row, value)));
             if value.is_some() || messages[message].value.is_none() {
@@ -191,6 +210,31 @@ mod tests {
         assert_eq!(bad[0].1, NO_KEY);
         assert!(bad[1].1.starts_with("key: "), "{}", bad[1].1);
         assert_eq!(bad[3].1, "its key and its value have different values of `a`");
+    }
+
+    /// A NULL in the key made one row of all messages that had it, and took that away.
+    #[test]
+    fn a_key_without_one_of_its_columns_names_no_row() {
+        let (rows, bad) = decode(&[
+            (Some("?"), Some("? 10")),
+            (Some("2"), Some("? 20")),
+            (Some("?"), None),
+            (Some("?"), Some("x")),
+            (None, None),
+            (Some("3"), None),
+        ]);
+        assert_eq!(rows, ["1 Insert 2 20", "5 Delete 3 NULL"]);
+        let no_a = || "its key has no `a`".to_owned();
+        assert_eq!(bad, [(0, no_a()), (2, no_a()), (3, no_a()), (4, NO_KEY.to_owned())]);
+
+        let names = vec!["b".to_owned(), "a".to_owned()];
+        let mut upsert = Upsert::new(Box::new(Pairs), Box::new(Pairs), vec![1, 0], names, 2);
+        let messages = ["1 ?", "? 2", "? ?", "3 4"]
+            .map(|key| Payload { key: Some(key.as_bytes()), value: (key != "? 2").then_some(b"? ?") });
+        let events = upsert.decode(&messages).expect("decodes");
+        assert_eq!(events.from, [3]);
+        let reasons: Vec<&str> = events.bad.iter().map(|bad| bad.reason.as_str()).collect();
+        assert_eq!(reasons, ["its key has no `a`", "its key has no `b`", "its key has no `b`"]);
     }
 
     #[test]
