@@ -4,6 +4,7 @@
 //! Arrow takes over as they are, and [`Column::truncate`] makes them what they were, at any depth.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -322,7 +323,7 @@ impl Column {
             }),
             Values::Binary(bytes) if value.starts_with("\\x") => bytes.push(&text::hex(value)?)?,
             Values::Binary(bytes) => bytes.push(&from_base64(value)?)?,
-            Values::Date(vec) => vec.push(text::date(value)?),
+            Values::Date(vec) => vec.push(date(value)?),
             Values::Time(vec, per_micro) => {
                 vec.push(text::time(value.strip_suffix(['Z', 'z']).unwrap_or(value))? * *per_micro);
             }
@@ -749,12 +750,37 @@ pub(crate) fn decimal_text(bytes: &[u8], scale: i16) -> Result<String, Refused> 
     Ok(if scale == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") })
 }
 
+/// Days since 1970-01-01 of a date as ISO 8601 or Postgres write it: they differ beyond four digits of the year.
+fn date(value: &str) -> Result<i32, Refused> {
+    let is_signed = value.as_bytes().get(1).is_some_and(u8::is_ascii_digit) && value.starts_with(['+', '-']);
+    if is_signed {
+        return i32::try_from(iso_days(value)?).map_err(|_| Refused::NoValue);
+    }
+    Ok(text::date(value)?)
+}
+
+/// Days since 1970-01-01 of `2024-02-29`, `+012345-01-01` or `-004712-01-01`; 1 BC is the year 0. Source: ISO 8601,
+/// expanded years; here any four to seven digits will do, with or without a sign.
+fn iso_days(value: &str) -> Result<i64, Refused> {
+    let unsigned = value.strip_prefix(['+', '-']).unwrap_or(value);
+    let number = |text: &str, digits: RangeInclusive<usize>| -> Result<i64, Refused> {
+        let is_number = digits.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+        if is_number { text.parse().map_err(|_| Refused::NoValue) } else { Err(Refused::NoValue) }
+    };
+    let mut parts = unsigned.splitn(3, '-');
+    let mut next = |digits| number(parts.next().unwrap_or_default(), digits);
+    let (year, month, day) = (next(4..=7)?, next(2..=2)?, next(2..=2)?);
+    Ok(text::days_from_civil(if value.starts_with('-') { -year } else { year }, month, day)?)
+}
+
 /// A moment in the column's units, as RFC 3339 or Postgres write it. A column without a zone takes no offset but
 /// UTC's: which of the two clocks was meant could not be told.
 fn timestamp(value: &str, has_zone: bool, per_micro: i64) -> Result<i64, Refused> {
-    let (micros, offset) = match value.as_bytes().get(10) {
-        Some(b'T' | b't') => rfc_3339(value)?,
-        Some(b' ') if value.ends_with(['Z', 'z']) => rfc_3339(value)?,
+    let end_of_date = value.bytes().position(|byte| !matches!(byte, b'0'..=b'9' | b'+' | b'-'));
+    let (date, clock) = value.split_at(end_of_date.unwrap_or(value.len()));
+    let (micros, offset) = match clock.as_bytes().first() {
+        Some(b'T' | b't') => rfc_3339(date, clock)?,
+        Some(b' ') if value.ends_with(['Z', 'z']) => rfc_3339(date, clock)?,
         _ => {
             let clock = value.find(' ').map_or("", |at| &value[at..]);
             let offset = clock.find(['+', '-']).map_or("", |at| &clock[at + 1..]);
@@ -772,25 +798,25 @@ fn timestamp(value: &str, has_zone: bool, per_micro: i64) -> Result<i64, Refused
     micros.checked_mul(per_micro).ok_or(Refused::NoValue)
 }
 
-/// Microseconds since 1970, and the minutes from UTC, of `2024-02-29T13:14:15.678+05:30`, `…Z`, or without an offset,
-/// which is UTC. Further digits of the second are rounded, half to even. Source: RFC 3339, section 5.6.
-fn rfc_3339(value: &str) -> Result<(i64, i64), Refused> {
-    let bytes = value.as_bytes();
+/// Microseconds since 1970, and the minutes from UTC, of `2024-02-29` and `T13:14:15.678+05:30`, `…Z`, or without an
+/// offset, which is UTC. Further digits of the second are rounded, half to even. Source: RFC 3339, section 5.6.
+fn rfc_3339(date: &str, clock: &str) -> Result<(i64, i64), Refused> {
+    let bytes = clock.as_bytes();
     let digits = |from: usize, to: usize| -> Result<i64, Refused> {
         bytes.get(from..to).ok_or(Refused::NoValue)?.iter().try_fold(0, |number, digit| {
             if digit.is_ascii_digit() { Ok(number * 10 + i64::from(digit - b'0')) } else { Err(Refused::NoValue) }
         })
     };
     let is_at = |at: usize, byte: u8| bytes.get(at) == Some(&byte);
-    if !(is_at(4, b'-') && is_at(7, b'-') && is_at(13, b':') && is_at(16, b':')) {
+    if !(is_at(3, b':') && is_at(6, b':')) {
         return Err(Refused::NoValue);
     }
-    let days = text::days_from_civil(digits(0, 4)?, digits(5, 7)?, digits(8, 10)?)?;
-    let (hours, minutes, seconds) = (digits(11, 13)?, digits(14, 16)?, digits(17, 19)?);
+    let days = iso_days(date)?;
+    let (hours, minutes, seconds) = (digits(1, 3)?, digits(4, 6)?, digits(7, 9)?);
     if hours > 24 || minutes > 59 || seconds > 60 || (hours == 24 && (minutes, seconds) != (0, 0)) {
         return Err(Refused::NoValue);
     }
-    let mut at = 19;
+    let mut at = 9;
     let mut micros = 0;
     if is_at(at, b'.') {
         let count = bytes[at + 1..].iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -819,7 +845,10 @@ fn rfc_3339(value: &str) -> Result<(i64, i64), Refused> {
         Some(_) => return Err(Refused::NoValue),
     };
     let seconds = ((days * 24 + hours) * 60 + minutes - offset) * 60 + seconds;
-    Ok((seconds * 1_000_000 + micros, offset))
+    // The first second of the type begins before it, and its ends are Postgres's infinities.
+    let micros = i64::try_from(i128::from(seconds) * 1_000_000 + i128::from(micros)).ok();
+    let micros = micros.filter(|micros| !matches!(*micros, i64::MIN | i64::MAX));
+    Ok((micros.ok_or(Refused::NoValue)?, offset))
 }
 
 #[cfg(test)]
@@ -897,6 +926,14 @@ mod tests {
             "2024-02-29T13:14",
             "2024-02-29",
             "soon",
+            "12345-01-01T00:00:00Z",
+            "+012345-01-01T00:00:00.5Z",
+            "-004712-01-01T00:00:00",
+            "+12345-01-01 00:00:00Z",
+            "-0001-13-01T00:00:00Z",
+            "+123-01-01T00:00:00Z",
+            "+9999999-01-01T00:00:00Z",
+            "2024-2-29T00:00:00Z",
         ];
         let expected = [
             "2024-02-29T07:44:15.678900Z",
@@ -908,6 +945,14 @@ mod tests {
             "2024-03-01T00:00:00Z",
             "!",
             "!",
+            "!",
+            "!",
+            "!",
+            "!",
+            "+12345-01-01T00:00:00Z",
+            "+12345-01-01T00:00:00.500Z",
+            "-4712-01-01T00:00:00Z",
+            "+12345-01-01T00:00:00Z",
             "!",
             "!",
             "!",
@@ -934,6 +979,9 @@ mod tests {
     fn days_and_times_of_day() {
         check(DataType::Date32, Encoding::JSON, &["2024-02-29", "2024-02-30", "1"], false, &["2024-02-29", "!", "!"]);
         check(DataType::Date32, Encoding::JSON, &["1"], true, &["!"]);
+        let values = ["+012345-01-01", "12345-01-01", "-4712-01-01", "4713-01-01 BC", "+1-01-01", "-0001-02-30", "+"];
+        let expected = ["+12345-01-01", "+12345-01-01", "-4712-01-01", "-4712-01-01", "!", "!", "!"];
+        check(DataType::Date32, Encoding::JSON, &values, false, &expected);
         let time = DataType::Time64(TimeUnit::Microsecond);
         check(
             time.clone(),

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use arrow::array::temporal_conversions::{date32_to_datetime, timestamp_us_to_datetime};
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch, StructArray};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, FieldRef, Float32Type, Float64Type, IntervalMonthDayNano,
@@ -141,9 +140,14 @@ struct Day<'a>(&'a PrimitiveArray<Date32Type>);
 
 impl Encoder for Day<'_> {
     fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
-        let days = self.0.value(row);
-        let day = date32_to_datetime(days).map(|moment| moment.date());
-        quoted(out, day.map(|day| format!("{day:?}")), days > 0);
+        quoted(
+            out,
+            &match self.0.value(row) {
+                i32::MAX => "infinity".to_owned(),
+                i32::MIN => "-infinity".to_owned(),
+                days => day_text(days.into()),
+            },
+        );
     }
 }
 
@@ -152,12 +156,55 @@ struct Moment<'a>(&'a PrimitiveArray<TimestampMicrosecondType>, &'static str);
 
 impl Encoder for Moment<'_> {
     fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
-        let micros = self.0.value(row);
-        let moment =
-            Some(micros).filter(|micros| !matches!(*micros, i64::MIN | i64::MAX)).and_then(timestamp_us_to_datetime);
-        quoted(out, moment.map(|moment| format!("{moment:?}{}", self.1)), micros > 0);
+        quoted(
+            out,
+            &match self.0.value(row) {
+                i64::MAX => "infinity".to_owned(),
+                i64::MIN => "-infinity".to_owned(),
+                micros => {
+                    let (day, clock) = (micros.div_euclid(DAY_MICROS), micros.rem_euclid(DAY_MICROS));
+                    format!("{}T{}{}", day_text(day), clock_text(clock), self.1)
+                }
+            },
+        );
     }
 }
+
+/// A day as ISO 8601 has it, by its distance from 1970-01-01: years beyond four digits with a sign and six digits. As
+/// what browsers are sent, so that a row is the same in both.
+fn day_text(days: i64) -> String {
+    let (year, month, day) = civil_from_days(days);
+    match year {
+        0..=9999 => format!("{year:04}-{month:02}-{day:02}"),
+        _ => format!("{year:+07}-{month:02}-{day:02}"),
+    }
+}
+
+/// Year, month and day of the proleptic Gregorian calendar; 1 BC is the year 0.
+/// Source: H. Hinnant, "chrono-compatible low-level date algorithms", `civil_from_days`.
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+/// A time of day by its microseconds: with as many digits of the second as it has, in threes.
+fn clock_text(micros: i64) -> String {
+    let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
+    let text = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match fraction {
+        0 => text,
+        _ if fraction % 1000 == 0 => format!("{text}.{:03}", fraction / 1000),
+        _ => format!("{text}.{fraction:06}"),
+    }
+}
+
+const DAY_MICROS: i64 = 86_400_000_000;
 
 /// An interval as ISO 8601 has it, with the parts apart that Postgres keeps apart.
 struct Span<'a>(&'a PrimitiveArray<IntervalMonthDayNanoType>);
@@ -168,12 +215,11 @@ impl Encoder for Span<'_> {
         let sign = if nanoseconds < 0 { "-" } else { "" };
         let (seconds, micros) =
             (nanoseconds.unsigned_abs() / 1_000_000_000, nanoseconds.unsigned_abs() / 1000 % 1_000_000);
-        quoted(out, Some(format!("P{months}M{days}DT{sign}{seconds}.{micros:06}S")), true);
+        quoted(out, &format!("P{months}M{days}DT{sign}{seconds}.{micros:06}S"));
     }
 }
 
-fn quoted(out: &mut Vec<u8>, text: Option<String>, is_late: bool) {
-    let text = text.unwrap_or_else(|| if is_late { "infinity" } else { "-infinity" }.to_owned());
+fn quoted(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     out.extend_from_slice(text.as_bytes());
     out.push(b'"');
@@ -187,7 +233,11 @@ mod tests {
         Float32Array, Float64Array, Int64Array, IntervalMonthDayNanoArray, ListArray, StringArray,
         TimestampMicrosecondArray,
     };
-    use arrow::datatypes::{Field, Int64Type, Schema};
+    use arrow::datatypes::{Field, Fields, Int64Type, Schema};
+    use proptest::prelude::*;
+
+    use crate::format::RowDecoder;
+    use crate::format::json::JsonRows;
 
     fn encode(columns: Vec<(&str, ArrayRef)>) -> Vec<String> {
         let rows =
@@ -254,6 +304,48 @@ mod tests {
                 r#"{"f":"-Infinity","g":-0.0,"b":"YQ=="}"#,
             ]
         );
+    }
+
+    /// ISO 8601 has a sign and further digits for years beyond four: six here, as `docs/protocol.md` says.
+    #[test]
+    fn years_beyond_four_digits_have_six_and_a_sign() {
+        let moments = vec![327_403_382_400_000_000, -210_866_760_000_000_000, i64::MAX - 1];
+        let rows = encode(vec![
+            ("d", Arc::new(Date32Array::from(vec![3_789_391, -2_440_550, i32::MIN + 1]))),
+            ("t", Arc::new(TimestampMicrosecondArray::from(moments))),
+        ]);
+        assert_eq!(
+            rows[3..],
+            [
+                r#"{"d":"+012345-01-01","t":"+012345-01-01T00:00:00"}"#,
+                r#"{"d":"-004712-01-01","t":"-004713-11-24T12:00:00"}"#,
+                r#"{"d":"-5877641-06-24","t":"+294247-01-10T04:00:54.775806"}"#,
+            ]
+        );
+    }
+
+    proptest! {
+        /// What we write we read: every day and every moment that the types hold, with their infinities.
+        #[test]
+        fn times_are_read_back(days: i32, near: i16, micros: i64, century in -2_900_i64..2_900) {
+            let days = vec![Some(days), Some(near.into()), None, Some(i32::MAX), Some(i32::MIN), Some(i32::MAX - 1)];
+            let micros = [micros, century * 3_155_760_000_000_000, 1_500, i64::MAX, i64::MIN, i64::MIN + 1];
+            let moments = TimestampMicrosecondArray::from_iter_values(micros);
+            let columns: Vec<(&str, ArrayRef)> = vec![
+                ("d", Arc::new(Date32Array::from(days))),
+                ("t", Arc::new(moments.clone())),
+                ("z", Arc::new(moments.with_timezone("UTC"))),
+            ];
+            let rows = encode(columns.clone()).split_off(6);
+            let fields: Fields =
+                columns.iter().map(|(name, column)| Field::new(*name, column.data_type().clone(), true)).collect();
+            let payloads: Vec<&[u8]> = rows.iter().map(String::as_bytes).collect();
+            let read = JsonRows::new(&fields).expect("columns").decode(&payloads).expect("decodes");
+            prop_assert!(read.bad.is_empty(), "{:?}", read.bad);
+            for ((_, written), read) in columns.iter().zip(&read.columns) {
+                prop_assert_eq!(written, read);
+            }
+        }
     }
 
     #[test]
