@@ -23,7 +23,8 @@ use super::{Bad, FormatError, RowDecoder, Rows};
 /// Makes a row of each payload that is a JSON object.
 ///
 /// A field that is missing or null is NULL, a field that no column is named after is passed over, and of a field that
-/// stands there twice the last counts, as in Postgres's `jsonb`. `docs/formats.md` has what each type takes.
+/// stands there twice the last counts, as in Postgres's `jsonb`; each of them must be a value of the column.
+/// `docs/formats.md` has what each type takes.
 pub struct JsonRows {
     columns: Columns,
     scratch: String,
@@ -60,9 +61,21 @@ impl JsonRows {
         if is_alone {
             reader.value(self.columns.column(0)).map_err(|wrong| wrong.within(self.columns.fields()[0].name()))?;
         } else {
-            reader.row(&mut self.columns, row, Wanted::default())?;
+            let has_any = reader.row(&mut self.columns, row, Wanted::default())?;
+            if !has_any && !self.of_keys {
+                reader.end()?;
+                return self.read_unwrapped(text, row);
+            }
         }
         reader.end()
+    }
+
+    /// An object that has none of the columns may be what Kafka Connect writes around a row.
+    fn read_unwrapped(&mut self, text: &str, row: usize) -> Result<(), Box<Wrong>> {
+        let Some((_, payload)) = unwrapped(text)? else { return Ok(()) };
+        self.columns.truncate(row);
+        Reader::new(payload, &mut self.scratch).row(&mut self.columns, row, Wanted::default())?;
+        Ok(())
     }
 }
 
@@ -195,8 +208,14 @@ impl<'a, 's> Reader<'a, 's> {
         Reader { text, at: 0, depth: 0, scratch }
     }
 
-    /// Reads an object into a row of columns, which is the last. When it fails something may have been put in.
-    pub(crate) fn row(&mut self, columns: &mut Columns, row: usize, mut wanted: Wanted<'_>) -> Result<(), Box<Wrong>> {
+    /// Reads an object into a row of columns, which is the last. When it fails something may have been put in. Answers
+    /// whether it has any of them.
+    pub(crate) fn row(
+        &mut self,
+        columns: &mut Columns,
+        row: usize,
+        mut wanted: Wanted<'_>,
+    ) -> Result<bool, Box<Wrong>> {
         if self.peek() != Some(b'{') {
             return Err(self.not("an object"));
         }
@@ -232,7 +251,8 @@ impl<'a, 's> Reader<'a, 's> {
             more = self.another(b'}')?;
         }
         columns.fill(row);
-        Ok(())
+        // Each column that is found moves on what is likely.
+        Ok(likely > 0)
     }
 
     /// Reads an object whose fields are not columns: `read` is at the value of the field that it is told.
@@ -803,6 +823,7 @@ mod tests {
             (r#"{"a":null}"#, "NULL NULL"),
             (r#"{"\u0061":1}"#, "1 NULL"),
             (r#"{"a":1,"b":"x","a":2,"b":null}"#, "2 NULL"),
+            (r#"{"a":"bad","a":2}"#, "`a` is \"bad\", which is not a value of BIGINT"),
             ("\u{feff}{\"a\":1}", "1 NULL"),
             ("", "it is not JSON: a value is missing at byte 0"),
             ("  ", "it is not JSON: a value is missing at byte 2"),
@@ -910,6 +931,27 @@ mod tests {
         assert_eq!(keys(&wrapped), ["1", "2", "4"]);
         let two = JsonRows::of_keys(&fields(&[("a", DataType::Int64), ("b", DataType::Int64)])).expect("columns");
         assert_eq!(decode(two, &["7"]).bad[0].reason, "it is 7, not an object");
+    }
+
+    /// All columns were NULL, and nobody was told.
+    #[test]
+    fn a_row_within_kafka_connect_s_schema_is_found() {
+        for (text, expected) in [
+            (r#"{"schema":{"type":"struct","a":5},"payload":{"a":1,"b":"x"}}"#, "1 x"),
+            (r#" {"payload":{"b":"x"},"schema":null} "#, "NULL x"),
+            (r#"{"schema":{},"payload":{"schema":{},"payload":{"a":1}}}"#, "NULL NULL"),
+            // Something else.
+            (r#"{"schema":{},"payload":{"a":1},"more":1}"#, "NULL NULL"),
+            (r#"{"schema":{},"payload":{"a":1},"a":2}"#, "2 NULL"),
+            (r#"{"payload":{"a":1}}"#, "NULL NULL"),
+            (r#"{"schema":{},"payload":{"a":"x"}}"#, "`a` is \"x\", which is not a value of BIGINT"),
+            (r#"{"schema":{},"payload":null}"#, "it is null, not an object"),
+        ] {
+            assert_eq!(payload(text.as_bytes()), expected, "{text}");
+        }
+        let columns = [("payload", DataType::Utf8)];
+        let rows = decode(JsonRows::new(&fields(&columns)).expect("a column"), &[r#"{"schema":{},"payload":{"a":1}}"#]);
+        assert_eq!(shown(&rows.columns[0], 0), r#"{"a":1}"#);
     }
 
     #[test]
