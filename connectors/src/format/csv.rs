@@ -48,7 +48,7 @@ impl CsvRows {
         let text = std::str::from_utf8(payload)
             .map_err(|error| format!("it is not UTF-8, from byte {} on", error.valid_up_to()))?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let bytes = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text)).as_bytes();
+        let bytes = ["\r\n", "\n", "\r"].iter().find_map(|end| text.strip_suffix(end)).unwrap_or(text).as_bytes();
         self.reader.reset();
         // A field is never longer than its record.
         self.field.resize(bytes.len(), 0);
@@ -93,8 +93,8 @@ impl CsvRows {
         if at < bytes.len() {
             return Err(MORE_RECORDS.to_owned());
         }
-        if !ends_its_quotes(bytes, self.options.delimiter) {
-            return Err("a quote has no end".to_owned());
+        if let Some(what) = misquoted(bytes, self.options.delimiter) {
+            return Err(what.to_owned());
         }
         if count == wanted { Ok(()) } else { Err(format!("it has {count} fields, not {wanted}")) }
     }
@@ -115,13 +115,15 @@ impl CsvRows {
     }
 }
 
-/// Whether each quote that opens a field is closed: csv-core takes the end of its input for the end of the quotes.
-fn ends_its_quotes(bytes: &[u8], delimiter: u8) -> bool {
+/// What is wrong with the quotes of a record. csv-core takes the end of its input for the end of quotes, and what
+/// follows a closing quote for more of the field.
+fn misquoted(bytes: &[u8], delimiter: u8) -> Option<&'static str> {
     let (mut is_quoted, mut is_start) = (false, true);
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
         match byte {
             b'"' if is_quoted && bytes.get(at + 1) == Some(&b'"') => at += 1,
+            b'"' if is_quoted && bytes.get(at + 1).is_some_and(|next| *next != delimiter) => return Some(AFTER_QUOTES),
             b'"' if is_quoted => is_quoted = false,
             b'"' if is_start => is_quoted = true,
             _ => {}
@@ -129,9 +131,10 @@ fn ends_its_quotes(bytes: &[u8], delimiter: u8) -> bool {
         is_start = !is_quoted && *byte == delimiter;
         at += 1;
     }
-    !is_quoted
+    is_quoted.then_some("a quote has no end")
 }
 
+const AFTER_QUOTES: &str = "text follows a closing quote";
 const MORE_RECORDS: &str = "it has more than one record, or an empty one before it";
 
 /// That a text is no value of a column.
@@ -215,6 +218,11 @@ mod tests {
                 ("\n1,x,", MORE_RECORDS),
                 ("1,\"x,", "a quote has no end"),
                 ("1,\"x,,", "a quote has no end"),
+                ("1,\"x\",\"2024-02-29 01:02:03\"\r", "1|x|2024-02-29T01:02:03"),
+                ("1,\"x\"y,", AFTER_QUOTES),
+                ("1,\"x\" ,", AFTER_QUOTES),
+                ("1,\"x\"\"\"\"y\",", "1|x\"\"y|NULL"),
+                ("1,x\"y\",", "1|x\"y\"|NULL"),
                 ("2,é,", "2|é|NULL"),
             ],
         );
