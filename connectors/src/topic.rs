@@ -20,7 +20,7 @@ use pipeline::table::Identity;
 use pipeline::{Changes, Mark};
 
 use crate::dead_letters::DeadLetter;
-use crate::format::{FormatError, MessageDecoder, Payload};
+use crate::format::{Bad, Events, FormatError, MessageDecoder, Payload};
 use crate::source::{SourceEvent, SourceTable};
 
 pub mod options; // what a project says of a topic
@@ -90,7 +90,8 @@ pub enum Metadata {
     Offset,
     /// Its time: TIMESTAMPTZ.
     Timestamp,
-    /// Its key, as it is: BYTEA, or TEXT where the column is declared so.
+    /// Its key, as it is: BYTEA, or TEXT where the column is declared so; then a message whose key is not UTF-8 can't be
+    /// read.
     Key,
     /// Its headers: a list of `name` and `value`.
     Headers,
@@ -157,7 +158,10 @@ impl Metadata {
             }
             Metadata::Key if *data_type == DataType::Utf8 => {
                 let mut keys = StringBuilder::new();
-                of.for_each(|message| keys.append_option(message.payload.key.map(String::from_utf8_lossy)));
+                // Messages with other keys are none of these.
+                of.for_each(|message| {
+                    keys.append_option(message.payload.key.and_then(|key| std::str::from_utf8(key).ok()));
+                });
                 Arc::new(keys.finish())
             }
             Metadata::Key => {
@@ -216,9 +220,32 @@ pub struct TopicTable {
 }
 
 impl TopicTable {
+    /// What messages tell. One whose key a column of text can't show is left out, and is bad.
+    fn events(&mut self, messages: &[Message<'_>]) -> Result<Events, FormatError> {
+        let is_text = |place: &usize| *self.table.schema.field(*place).data_type() == DataType::Utf8;
+        let shows_keys = self.metadata.iter().any(|(place, of)| *of == Metadata::Key && is_text(place));
+        let can_show = |message: &Message<'_>| {
+            !shows_keys || message.payload.key.is_none_or(|key| std::str::from_utf8(key).is_ok())
+        };
+        let (places, payloads): (Vec<usize>, Vec<Payload<'_>>) = messages
+            .iter()
+            .enumerate()
+            .filter(|(_, message)| can_show(message))
+            .map(|(place, message)| (place, message.payload))
+            .unzip();
+        let mut events = self.decoder.decode(&payloads)?;
+        if places.len() < messages.len() {
+            events.from.iter_mut().for_each(|from| *from = places[*from]);
+            events.bad.iter_mut().for_each(|bad| bad.message = places[bad.message]);
+            let left_out = messages.iter().enumerate().filter(|(_, message)| !can_show(message));
+            events.bad.extend(left_out.map(|(message, _)| Bad { message, reason: NO_TEXT.to_owned() }));
+            events.bad.sort_by_key(|bad| bad.message);
+        }
+        Ok(events)
+    }
+
     fn read(&mut self, topic: &Arc<str>, messages: &[Message<'_>]) -> Result<TableBatch, ReadError> {
-        let payloads: Vec<Payload<'_>> = messages.iter().map(|message| message.payload).collect();
-        let events = self.decoder.decode(&payloads)?;
+        let events = self.events(messages)?;
         if self.on_error == OnError::Stop
             && let Some(bad) = events.bad.first()
         {
@@ -243,6 +270,8 @@ impl TopicTable {
         Ok(TableBatch { changes, bad, commit_time: events.commit_time })
     }
 }
+
+const NO_TEXT: &str = "its key is not UTF-8: declare the column as BYTEA";
 
 struct TableBatch {
     changes: Option<Changes>,

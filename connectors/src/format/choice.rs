@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::compute::kernels::cast_utils::Parser;
-use arrow::datatypes::{Field, Fields, TimestampMillisecondType};
+use arrow::datatypes::{DataType, Field, Fields, TimestampMillisecondType};
 
 use super::append::Append;
 use super::avro::{self, AvroRows};
@@ -17,7 +17,7 @@ use super::registry::{Registry, RegistryOptions, SchemaError};
 use super::text::{BytesRows, TextRows};
 use super::upsert::Upsert;
 use super::{MessageDecoder, RowDecoder};
-use crate::source::Problem;
+use crate::source::{Problem, TableRequest};
 use crate::topic::options::Mode;
 
 /// The formats of a table's messages.
@@ -84,20 +84,40 @@ fn name(table: &str, option: &str, text: &str) -> Result<Name, Problem> {
     })
 }
 
+/// The first option that none of these formats looks at, with what does.
+fn without_effect(options: &BTreeMap<String, String>, value: Name, key: Name) -> Option<(&'static str, &'static str)> {
+    let has_schemas = [value, key].iter().any(|name| matches!(name, Name::Avro | Name::Protobuf));
+    [
+        ("csv_delimiter", "format = 'csv'", value == Name::Csv),
+        ("csv_null", "format = 'csv'", value == Name::Csv),
+        ("debezium_decimals", "format = 'debezium-json'", value == Name::DebeziumJson),
+        ("registry", "the formats avro and protobuf", has_schemas),
+        ("registry_token", "the formats avro and protobuf", has_schemas),
+        ("registry_ca", "the formats avro and protobuf", has_schemas),
+    ]
+    .into_iter()
+    .find(|(option, _, has_effect)| !has_effect && options.contains_key(*option))
+    .map(|(option, format, _)| (option, format))
+}
+
 impl Formats {
     /// Takes the options that are of formats.
     ///
     /// # Errors
     /// With what is wrong with them.
-    pub fn read(table: &str, options: &mut BTreeMap<String, String>) -> Result<Formats, Problem> {
+    pub fn read(request: &mut TableRequest) -> Result<Formats, Problem> {
+        let TableRequest { name: table, options, columns, key } = request;
+        let is_of_key = |column: &&(String, DataType)| key.contains(&column.0);
+        let has_bytes = columns.iter().flatten().filter(is_of_key).any(|(_, of)| *of == DataType::Binary);
         let problem =
-            |what: String, remedy: &str| Problem { table: Some(table.to_owned()), what, remedy: remedy.to_owned() };
+            |what: String, remedy: &str| Problem { table: Some(table.clone()), what, remedy: remedy.to_owned() };
         let value = name(table, "format", &options.remove("format").unwrap_or_default())?;
         let key = match options.remove("key_format") {
             Some(text) => name(table, "key_format", &text)?,
             None => match value {
                 Name::Json | Name::DebeziumJson => Name::Json,
                 Name::Avro | Name::Protobuf => value,
+                Name::Bytes if has_bytes => Name::Bytes,
                 Name::Csv | Name::Text | Name::Bytes => Name::Text,
             },
         };
@@ -106,6 +126,10 @@ impl Formats {
                 "keys have no such format".to_owned(),
                 "write key_format = 'json', 'text', 'avro', 'protobuf' or 'bytes'",
             ));
+        }
+        if let Some((option, format)) = without_effect(options, value, key) {
+            let what = format!("`{option}` means nothing here: it is of {format}");
+            return Err(problem(what, "leave it out, or write another format"));
         }
         let registry = options.remove("registry").map(|urls| {
             Registry::new(&RegistryOptions {
@@ -131,8 +155,11 @@ impl Formats {
             None => b',',
             Some("\\t" | "tab") => b'\t',
             Some(text) => match text.as_bytes() {
-                [byte] if byte.is_ascii() => *byte,
-                _ => return Err(problem(format!("`{text}` is no delimiter"), "write one ASCII character, or 'tab'")),
+                [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\r' | b'\n') => *byte,
+                _ => {
+                    let what = format!("`{}` is no delimiter", text.escape_debug());
+                    return Err(problem(what, "write one ASCII character, or 'tab'; quotes and line ends are taken"));
+                }
             },
         };
         let csv = CsvOptions { delimiter, null: options.remove("csv_null").unwrap_or_default() };

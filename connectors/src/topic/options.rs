@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Fields, Schema};
 
 use super::{Metadata, OnError, TopicTable, identity};
+use crate::format::columns::name_of;
 use crate::format::{self, Formats};
 use crate::source::{Opened, Problem, Source, SourceTable, TableOption, TableRequest};
 
@@ -125,7 +126,7 @@ pub fn open_topics<C, S: Source + 'static>(
     let mut sources: Vec<S> = Vec::new();
     let mut problems = Vec::new();
     for mut table in tables {
-        let cluster = match cluster(&mut table) {
+        let cluster = match without_empty(&table).and_then(|()| cluster(&mut table)) {
             Ok(cluster) => cluster,
             Err(problem) => {
                 problems.push(problem);
@@ -147,6 +148,23 @@ pub fn open_topics<C, S: Source + 'static>(
     Opened { sources: sources.into_iter().map(|source| Box::new(source) as _).collect(), problems }
 }
 
+/// That no option is given and says nothing, as one that a variable was meant for may be. NULL may be nothing at all,
+/// and what a log's client makes of its own is for the client to say.
+///
+/// # Errors
+/// With the first that is empty.
+pub fn without_empty(table: &TableRequest) -> Result<(), Problem> {
+    let may_be_empty = |name: &str| name == "csv_null" || name.contains('.');
+    match table.options.iter().find(|(name, value)| value.trim().is_empty() && !may_be_empty(name)) {
+        None => Ok(()),
+        Some((name, _)) => Err(Problem {
+            table: Some(table.name.clone()),
+            what: format!("`{name}` is empty"),
+            remedy: "write its value, or leave it out".to_owned(),
+        }),
+    }
+}
+
 /// What is wrong with an option: the value, and what to write.
 fn refuse(table: &str, option: &str, value: &str, remedy: &str) -> Problem {
     Problem {
@@ -164,14 +182,15 @@ impl TopicRequest {
     pub fn read(table: &mut TableRequest) -> Result<TopicRequest, Vec<Problem>> {
         let name = table.name.clone();
         let mut wrong = Vec::new();
-        let options = &mut table.options;
-        let formats = match Formats::read(&name, options) {
+        let has_key_format = table.options.contains_key("key_format");
+        let formats = match Formats::read(table) {
             Ok(formats) => Some(formats),
             Err(problem) => {
                 wrong.push(problem);
                 None
             }
         };
+        let options = &mut table.options;
         let has_key = !table.key.is_empty();
         let is_debezium = formats.as_ref().is_some_and(Formats::is_debezium);
         let mode = match options.remove("mode").as_deref() {
@@ -209,6 +228,13 @@ impl TopicRequest {
                 what: "in mode = 'upsert' the key says which row a message is, and the table has no PRIMARY KEY"
                     .to_owned(),
                 remedy: "write PRIMARY KEY behind the columns that the messages' keys hold".to_owned(),
+            });
+        }
+        if has_key_format && mode != Mode::Upsert {
+            wrong.push(Problem {
+                table: Some(name.clone()),
+                what: "`key_format` means nothing here: keys are read in mode = 'upsert'".to_owned(),
+                remedy: "leave it out; `key_column` shows a key as it is".to_owned(),
             });
         }
         let start = match options.remove("start").as_deref() {
@@ -272,6 +298,13 @@ impl TopicRequest {
                 None => Some(DeadLettersTo::Topic(text)),
             },
         };
+        if dead_letters.is_some() && on_error == OnError::Stop {
+            wrong.push(Problem {
+                table: Some(name.clone()),
+                what: "`dead_letters` means nothing with on_error = 'stop': no message becomes one".to_owned(),
+                remedy: "leave it out, or write on_error = 'dead_letter'".to_owned(),
+            });
+        }
         let transactions = options.remove("transactions");
         if transactions.is_some() && mode != Mode::Debezium {
             wrong.push(Problem {
@@ -321,7 +354,7 @@ impl TopicRequest {
                 Some(place) => {
                     let what = format!(
                         "column `{name}` is declared as {}, and holds {metadata:?}s",
-                        fields[place].data_type()
+                        name_of(fields[place].data_type())
                     );
                     return Err(self.problem(what, &format!("declare it as {}", metadata.sql())));
                 }
@@ -528,5 +561,134 @@ mod tests {
         let request = TopicRequest::read(&mut table).expect("options");
         assert!(request.declared().is_none(), "somebody has to be asked");
         assert!(request.open().is_err(), "and of text nobody knows");
+    }
+}
+
+#[cfg(test)]
+mod faults {
+    use arrow::array::{Array, AsArray, RecordBatch};
+    use arrow::util::display::array_value_to_string;
+
+    use super::*;
+    use crate::format::Payload;
+    use crate::source::SourceEvent;
+    use crate::topic::{Message, TopicPartition, TopicReader, TopicTables};
+
+    fn table(options: &[(&str, &str)], columns: &[(&str, DataType)], key: &[&str]) -> TableRequest {
+        let options = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let columns = columns.iter().map(|(name, of)| ((*name).to_owned(), of.clone())).collect();
+        let key = key.iter().map(|name| (*name).to_owned()).collect();
+        TableRequest { name: "t".to_owned(), options, columns: Some(columns), key }
+    }
+
+    /// What is wrong with these options of a table `k BIGINT, v TEXT`, with or without a key.
+    fn wrong(options: &[(&str, &str)], key: &[&str]) -> String {
+        let columns = [("k", DataType::Int64), ("v", DataType::Utf8)];
+        let mut table = table(&[&[("topic", "t")], options].concat(), &columns, key);
+        match TopicRequest::read(&mut table) {
+            Ok(_) => String::new(),
+            Err(problems) => problems.iter().map(|problem| format!("{}; ", problem.what)).collect(),
+        }
+    }
+
+    /// The rows that messages make, a line each, and what is bad, each with its offset.
+    fn read(mut table: TableRequest, messages: &[(&[u8], &[u8])]) -> (Vec<String>, Vec<(i64, String)>) {
+        let request = TopicRequest::read(&mut table).expect("a request");
+        let topic: Arc<str> = request.topic.as_str().into();
+        let tables = vec![(0, request.open().expect("a table"))];
+        let messages: Vec<Message<'_>> = (0..)
+            .zip(messages)
+            .map(|(offset, (key, value))| Message {
+                partition: TopicPartition::of_only_topic(0),
+                offset,
+                timestamp: None,
+                payload: Payload { key: Some(key), value: Some(value) },
+                headers: &(),
+            })
+            .collect();
+        let batch = TopicReader::new(vec![TopicTables { topic, tables }]).read(&messages).expect("a batch");
+        let SourceEvent::Transaction { changes, .. } = batch.event else { panic!("a transaction") };
+        let line = |rows: &RecordBatch, row: usize| {
+            let values = rows.columns().iter().map(|column| match column.data_type() {
+                DataType::Binary => format!("{:?}", column.as_binary::<i32>().value(row)),
+                _ => array_value_to_string(column, row).expect("shown"),
+            });
+            values.collect::<Vec<_>>().join(" ")
+        };
+        let rows = changes.iter().flat_map(|(_, changes)| {
+            (0..changes.rows.num_rows()).map(|row| line(&changes.rows, row)).collect::<Vec<_>>()
+        });
+        let bad = batch.dead_letters.into_iter().map(|(_, letter)| (letter.offset, letter.reason));
+        (rows.collect(), bad.collect())
+    }
+
+    /// Bytes were made text with U+FFFD in it: another key than the message has.
+    #[test]
+    fn a_key_that_is_no_text_is_none_for_a_column_of_text() {
+        let options = [("topic", "t"), ("format", "text"), ("key_column", "key")];
+        let of = |key: DataType| table(&options, &[("v", DataType::Int64), ("key", key)], &[]);
+        let messages: [(&[u8], &[u8]); 5] =
+            [(b"a", b"1"), (b"\xff", b"2"), (b"b", b"x"), (b"\xffz", b"x"), ("é".as_bytes(), b"5")];
+        let no_text = || "its key is not UTF-8: declare the column as BYTEA".to_owned();
+        let no_number = || "`v` is \"x\", which is not a value of BIGINT".to_owned();
+        let (rows, bad) = read(of(DataType::Utf8), &messages);
+        assert_eq!(rows, ["1 a", "5 é"]);
+        assert_eq!(bad, [(1, no_text()), (2, no_number()), (3, no_text())]);
+        let (rows, bad) = read(of(DataType::Binary), &messages);
+        assert_eq!(rows, ["1 [97]", "2 [255]", "5 [195, 169]"]);
+        assert_eq!(bad, [(2, no_number()), (3, no_number())]);
+    }
+
+    /// Keys of bytes were read as base64, and those that happened to be some were other keys.
+    #[test]
+    fn keys_of_bytes_are_kept() {
+        let of = |key: DataType, options: &[(&str, &str)]| {
+            let options = [&[("topic", "t"), ("format", "bytes")], options].concat();
+            table(&options, &[("k", key), ("v", DataType::Binary)], &["k"])
+        };
+        let messages: [(&[u8], &[u8]); 2] = [(b"3q0=", b"\0"), (b"\xff", b"")];
+        let (rows, bad) = read(of(DataType::Binary, &[]), &messages);
+        assert_eq!((rows, bad.len()), (vec!["[51, 113, 48, 61] [0]".to_owned(), "[255] []".to_owned()], 0));
+        let (rows, bad) = read(of(DataType::Utf8, &[]), &messages);
+        assert_eq!((rows, bad.len()), (vec!["3q0= [0]".to_owned()], 1));
+        let (rows, bad) = read(of(DataType::Binary, &[("key_format", "text")]), &messages);
+        assert_eq!((rows, bad.len()), (vec!["[222, 173] [0]".to_owned()], 1));
+    }
+
+    /// They were taken, and nothing came of them.
+    #[test]
+    fn options_without_effect_are_refused() {
+        let json = ("format", "json");
+        let registry = ("registry", "http://localhost:1");
+        for (options, key, expected) in [
+            (&[json][..], &[][..], ""),
+            (&[json, ("key_format", "text")], &["k"], ""),
+            (&[json, ("key_format", "avro"), registry, ("registry_token", "x")], &["k"], ""),
+            (&[("format", "csv"), ("csv_delimiter", ";"), ("csv_null", "")], &[], ""),
+            (&[("format", "avro"), registry], &[], ""),
+            (&[json, ("on_error", "dead_letter"), ("dead_letters", "d")], &[], ""),
+            (&[("format", "debezium-json"), ("debezium_decimals", "string")], &["k"], ""),
+            (&[json, ("csv_delimiter", ";")], &[], "`csv_delimiter` means nothing"),
+            (&[json, ("csv_null", "x")], &[], "`csv_null` means nothing"),
+            (&[json, ("debezium_decimals", "precise")], &[], "`debezium_decimals` means nothing"),
+            (&[json, registry], &[], "`registry` means nothing"),
+            (&[json, ("registry_token", "x")], &[], "`registry_token` means nothing"),
+            (&[json, ("registry_ca", "x")], &["k"], "`registry_ca` means nothing"),
+            (&[json, ("key_format", "text")], &[], "`key_format` means nothing"),
+            (&[("format", "debezium-json"), ("key_format", "json")], &["k"], "`key_format` means nothing"),
+            (&[json, ("on_error", "stop"), ("dead_letters", "d")], &[], "`dead_letters` means nothing"),
+        ] {
+            let wrong = wrong(options, key);
+            assert!(wrong.contains(expected) && wrong.is_empty() == expected.is_empty(), "{options:?}: {wrong}");
+        }
+    }
+
+    #[test]
+    fn a_delimiter_is_nothing_that_records_have_themselves() {
+        for delimiter in ["\"", "\n", "\r", "", "é", ",,"] {
+            let wrong = wrong(&[("format", "csv"), ("csv_delimiter", delimiter)], &[]);
+            assert!(wrong.contains("is no delimiter"), "{delimiter:?}: {wrong}");
+        }
+        assert_eq!(wrong(&[("format", "csv"), ("csv_delimiter", "tab")], &[]), "");
     }
 }
