@@ -1,7 +1,7 @@
 //! What librdkafka is told, and what it says.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -31,10 +31,13 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 /// What the properties of tokens begin with.
 const TOKENS: &str = "sasl.oauthbearer.";
 
-/// What is set here and nowhere else: positions would not be ours.
-pub const OWN: [&str; 7] = [
+/// What is set here and nowhere else, by all of its names: positions would not be ours. Source of the names: librdkafka's
+/// CONFIGURATION.md.
+pub const OWN: [&str; 9] = [
     "bootstrap.servers",
+    "metadata.broker.list",
     "enable.auto.commit",
+    "auto.commit.enable",
     "enable.auto.offset.store",
     "auto.offset.reset",
     "enable.partition.eof",
@@ -93,6 +96,7 @@ impl Cluster {
     /// # Errors
     /// When librdkafka does not take what it is told; nobody has been asked yet.
     pub fn consumer(&self) -> KafkaResult<BaseConsumer<Context>> {
+        self.has_its_files()?;
         let context = Context::of(self);
         let (has_token, wants_token) = (Arc::clone(&context.has_token), context.tokens.is_some());
         let no_token = Arc::clone(&context.no_token);
@@ -133,6 +137,7 @@ impl Cluster {
         defaults: &[(&str, &str)],
         more: &[(&str, &str)],
     ) -> KafkaResult<BaseProducer<C>> {
+        self.has_its_files()?;
         let mut config = self.config(defaults);
         // Those of reading are none of writing's, and librdkafka says so at length.
         for name in ["isolation.level", "group.id"] {
@@ -142,6 +147,18 @@ impl Cluster {
             config.set(*name, *value);
         }
         config.create_with_context(context)
+    }
+
+    /// That the files of TLS are there: of one that is not librdkafka says neither which nor what it is for.
+    fn has_its_files(&self) -> KafkaResult<()> {
+        let is_file = |name: &str| name.starts_with("ssl.") && name.ends_with(".location");
+        for (name, path) in self.properties.iter().filter(|(name, _)| is_file(name)) {
+            // `probe` lets librdkafka look for authorities itself.
+            if path != "probe" && !Path::new(path).exists() {
+                return Err(KafkaError::ClientCreation(format!("'{name}' names {path}, which is not there")));
+            }
+        }
+        Ok(())
     }
 
     /// Whether librdkafka takes what a project says.
