@@ -30,7 +30,7 @@ use arrow_avro::reader::{Decoder, ReaderBuilder};
 use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, SchemaStore};
 use serde_json::Value;
 
-use self::fit::{Fitted, Found, Unfit, fit};
+use self::fit::{Fitted, Found, Unfit, fit, never_taken};
 use self::schema::{Root, RootField};
 use super::registry::{Language, Schema, SchemaSource, framed, or_bad};
 use super::{Bad, FormatError, RowDecoder, Rows};
@@ -264,8 +264,7 @@ impl Plan {
                     match fit(&new_empty_array(&of), field.data_type()) {
                         Ok(_) => Origin::Read(place),
                         Err(Unfit::Types(from, to)) => {
-                            let reason = format!("`{}` is {from}, which is never taken as {to}", field.name());
-                            return Err(PlanError::Refused(reason));
+                            return Err(PlanError::Refused(never_taken(field.name(), &from, &to)));
                         }
                         Err(Unfit::Arrow(error)) => return Err(PlanError::Arrow(error)),
                     }

@@ -617,13 +617,32 @@ pub fn name_of(data_type: &DataType) -> String {
         DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
             return format!("DECIMAL({precision}, {scale})");
         }
-        DataType::Utf8 => "TEXT",
-        DataType::Binary => "BYTEA",
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "TEXT",
+        DataType::Binary | DataType::FixedSizeBinary(_) => "BYTEA",
         DataType::Date32 => "DATE",
+        DataType::Time32(TimeUnit::Second) => "TIME(0)",
+        DataType::Time32(_) => "TIME(3)",
         DataType::Time64(_) => "TIME",
+        DataType::Timestamp(TimeUnit::Second, None) => "TIMESTAMP(0)",
+        DataType::Timestamp(TimeUnit::Millisecond, None) => "TIMESTAMP(3)",
+        DataType::Timestamp(TimeUnit::Second, Some(_)) => "TIMESTAMPTZ(0)",
+        DataType::Timestamp(TimeUnit::Millisecond, Some(_)) => "TIMESTAMPTZ(3)",
         DataType::Timestamp(_, None) => "TIMESTAMP",
         DataType::Timestamp(_, Some(_)) => "TIMESTAMPTZ",
         DataType::Interval(_) => "INTERVAL",
+        // What schemas of a registry have besides.
+        DataType::Null => "always NULL",
+        DataType::Dictionary(..) => "an enum",
+        DataType::Map(pair, _) => match pair.data_type() {
+            DataType::Struct(pair) if pair.len() == 2 => {
+                return format!("a map of {} to {}", name_of(pair[0].data_type()), name_of(pair[1].data_type()));
+            }
+            _ => "a map",
+        },
+        DataType::Union(branches, _) => {
+            let names = branches.iter().map(|(_, branch)| name_of(branch.data_type()));
+            return names.collect::<Vec<_>>().join(" or ");
+        }
         DataType::List(item) => return format!("{}[]", name_of(item.data_type())),
         DataType::Struct(parts) => {
             let parts = parts.iter().map(|part| format!("{} {}", part.name(), name_of(part.data_type())));

@@ -16,10 +16,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use arrow::array::new_null_array;
 use arrow::datatypes::{Field, Fields};
+use prost_reflect::prost::DecodeError;
+use prost_reflect::prost::encoding::{DecodeContext, decode_key, skip_field};
 use prost_reflect::{DynamicMessage, FieldDescriptor, FileDescriptor, MessageDescriptor, Value};
 
 use self::column::{Column, Maker};
-use super::avro::fit::{Found, Unfit, fit};
+use super::avro::fit::{Found, Unfit, fit, never_taken};
 use super::registry::{Schema, SchemaSource, framed, or_bad};
 use super::{Bad, FormatError, RowDecoder, Rows};
 
@@ -129,7 +131,7 @@ fn column(of: &FieldDescriptor, wanted: &Field) -> Result<Result<Column, String>
     };
     match fit(&column.finish()?, wanted.data_type()) {
         Ok(_) => Ok(Ok(column)),
-        Err(Unfit::Types(from, to)) => Ok(Err(format!("`{}` is {from}, which is never taken as {to}", wanted.name()))),
+        Err(Unfit::Types(from, to)) => Ok(Err(never_taken(wanted.name(), &from, &to))),
         Err(Unfit::Arrow(error)) => Err(error.into()),
     }
 }
@@ -169,7 +171,7 @@ impl Plan {
             let message = match DynamicMessage::decode(self.message.clone(), *body) {
                 Ok(message) => message,
                 Err(error) => {
-                    bad.push(Bad { message: *place, reason: error.to_string() });
+                    bad.push(Bad { message: *place, reason: unreadable(&self.message, body, &error) });
                     continue;
                 }
             };
@@ -197,6 +199,37 @@ impl Plan {
         }
         Ok(found.push(columns, fields, &run, misfits, bad)?)
     }
+}
+
+/// What is wrong with a body that could not be decoded, with the outermost field that it is in. The decoder does not
+/// tell, so fields are gone through until one can't be read by itself.
+fn unreadable(of: &MessageDescriptor, body: &[u8], error: &DecodeError) -> String {
+    let said = error.to_string();
+    let said = said.strip_prefix("failed to decode Protobuf message: ").unwrap_or(&said);
+    let (name, said) = match unreadable_field(of, body) {
+        Some(name) => (format!("`{name}`"), said),
+        None => ("it".to_owned(), said),
+    };
+    match said {
+        "buffer underflow" => format!("{name} ends in the midst of a value"),
+        "invalid string value: data is not UTF-8 encoded" => format!("{name} is not UTF-8"),
+        said if name == "it" => format!("it is no message of {}: {said}", of.full_name()),
+        said => format!("{name}: {said}"),
+    }
+}
+
+fn unreadable_field(of: &MessageDescriptor, body: &[u8]) -> Option<String> {
+    let mut rest = body;
+    while !rest.is_empty() {
+        let field = rest;
+        let (tag, wire_type) = decode_key(&mut rest).ok()?;
+        let is_read = skip_field(wire_type, tag, &mut rest, DecodeContext::default()).is_ok()
+            && DynamicMessage::decode(of.clone(), &field[..field.len() - rest.len()]).is_ok();
+        if !is_read {
+            return Some(of.get_field(tag)?.name().to_owned());
+        }
+    }
+    None
 }
 
 /// The messages of each kind, with their places and without their frames.

@@ -20,6 +20,7 @@ use arrow::datatypes::{
 use arrow::error::ArrowError;
 use arrow::util::display::array_value_to_string;
 
+use crate::format::columns::name_of;
 use crate::format::{Bad, rounded_micros};
 
 /// Why no values fit.
@@ -416,6 +417,11 @@ impl Found {
     }
 }
 
+/// That no value of a field is one of its column.
+pub fn never_taken(name: &str, from: &DataType, to: &DataType) -> String {
+    format!("`{name}` is {}, which is never taken as {}", name_of(from), name_of(to))
+}
+
 /// What is told of a value that doesn't fit.
 fn misfit(field: &Field, column: &ArrayRef, row: usize) -> String {
     let value = array_value_to_string(column, row).unwrap_or_default();
@@ -423,7 +429,7 @@ fn misfit(field: &Field, column: &ArrayRef, row: usize) -> String {
         Some((end, _)) => format!("{}…", &value[..end]),
         None => value,
     };
-    format!("`{}` is {value}, which is not exactly a value of {}", field.name(), field.data_type())
+    format!("`{}` is {value}, which is not exactly a value of {}", field.name(), name_of(field.data_type()))
 }
 
 /// Characters of a value that are told.

@@ -374,7 +374,7 @@ fn values_that_do_not_fit_are_bad_and_never_null_or_rounded() {
         &mut rows,
         &[fits],
         expect![[r#"
-        0! schema 1: `s` is Int32, which is never taken as Utf8
+        0! schema 1: `s` is INTEGER, which is never taken as TEXT
     "#]],
     );
     let mut fields = rows.fields.to_vec();
@@ -401,14 +401,14 @@ fn values_that_do_not_fit_are_bad_and_never_null_or_rounded() {
             0: 1 | 2 | 0.01 | 1970-01-01T00:00:00.000005 | [1]
             8: 1 | 2 | 0.01 | 1970-01-01T00:00:00.000005 | [1]
             10: -5 | -2 | -0.01 | 1969-12-31T23:59:59.999995 | [-100]
-            1! `i` is 32768, which is not exactly a value of Int16
-            2! `d` is 2.5, which is not exactly a value of Int32
-            3! `d` is NaN, which is not exactly a value of Int32
-            4! `d` is 3000000000.0, which is not exactly a value of Int32
-            5! `p` is 0.011, which is not exactly a value of Decimal128(4, 2)
-            6! `p` is 838.860, which is not exactly a value of Decimal128(4, 2)
-            7! `p` is 100.000, which is not exactly a value of Decimal128(4, 2)
-            9! `l` is [200], which is not exactly a value of List(Int8)
+            1! `i` is 32768, which is not exactly a value of SMALLINT
+            2! `d` is 2.5, which is not exactly a value of INTEGER
+            3! `d` is NaN, which is not exactly a value of INTEGER
+            4! `d` is 3000000000.0, which is not exactly a value of INTEGER
+            5! `p` is 0.011, which is not exactly a value of DECIMAL(4, 2)
+            6! `p` is 838.860, which is not exactly a value of DECIMAL(4, 2)
+            7! `p` is 100.000, which is not exactly a value of DECIMAL(4, 2)
+            9! `l` is [200], which is not exactly a value of TINYINT[]
         "#]],
     );
 }
@@ -434,7 +434,7 @@ fn a_union_is_taken_as_what_all_its_branches_fit() {
         1: 7
         3: 3
         4: 9223372036854775807
-        2! `v` is {double=1.5}, which is not exactly a value of Int64
+        2! `v` is {double=1.5}, which is not exactly a value of BIGINT
         5! Parser error: Union branch index 4 out of range (4 branches)
     "#]],
     );

@@ -221,11 +221,11 @@ fn each_message_that_can_t_be_read_loses_only_itself() {
         10:  | 7 | []
         1! it is empty; a schema registry's number is to come first
         2! it begins with byte 123, not with 0 and the number of a schema
-        3! failed to decode Protobuf message: buffer underflow
-        4! failed to decode Protobuf message: invalid varint
-        5! failed to decode Protobuf message: invalid wire type value: 7
-        6! failed to decode Protobuf message: invalid string value: data is not UTF-8 encoded
-        7! failed to decode Protobuf message: buffer underflow
+        3! `codes` ends in the midst of a value
+        4! `text`: invalid varint
+        5! it is no message of shop.Order: invalid wire type value: 7
+        6! `text` is not UTF-8
+        7! `text` ends in the midst of a value
         8! no schema 7
         9! schema 2: its schema can't be compiled: expected an identifier, but found '{'
     "#]],
@@ -267,8 +267,8 @@ fn values_that_do_not_fit_are_bad_and_never_null_or_rounded() {
             3: 0 | 0 | 1970-01-01T00:00:01.000001 | NULL
             4: 0 | 0 | 1970-01-01T00:00:01 | NULL
             6: 0 | 0 | NULL | 1000001
-            1! `small` is 128, which is not exactly a value of Int8
-            2! `unsigned` is 4294967295, which is not exactly a value of Int32
+            1! `small` is 128, which is not exactly a value of TINYINT
+            2! `unsigned` is 4294967295, which is not exactly a value of INTEGER
             5! `at`: 9223372036854775807 seconds are more than fit in microseconds
             7! `took`: 9223372036854775807 seconds are more than fit in microseconds
         "#]],
@@ -278,7 +278,7 @@ fn values_that_do_not_fit_are_bad_and_never_null_or_rounded() {
         &mut rows,
         &messages[..1],
         expect![[r#"
-        0! schema 1: `small` is Int32, which is never taken as Utf8
+        0! schema 1: `small` is INTEGER, which is never taken as TEXT
     "#]],
     );
 }
