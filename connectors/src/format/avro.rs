@@ -18,6 +18,7 @@
 
 pub mod fit; // columns as they are wanted, without loss
 pub mod schema; // schemas in a plain form
+pub mod skip; // fields that nobody wants and no columns hold
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -31,7 +32,8 @@ use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, SchemaSt
 use serde_json::Value;
 
 use self::fit::{Fitted, Found, Unfit, fit, never_taken};
-use self::schema::{Root, RootField};
+use self::schema::{Record, Root, RootField};
+use self::skip::Cut;
 use super::registry::{Language, Schema, SchemaSource, framed, or_bad};
 use super::{Bad, FormatError, RowDecoder, Rows};
 
@@ -83,26 +85,29 @@ impl AvroRows {
             Ok(root) => self.as_record(root),
             Err(reason) => Err(reason),
         };
-        let written = match root {
-            Ok(fields) => fields,
+        let Record { fields: written, cut, .. } = match root {
+            Ok(record) => record,
             Err(reason) => return Ok(Err(format!("schema {id}: {reason}"))),
         };
         let is_missing = |field: &&Arc<Field>| written.iter().all(|written| written.name != *field.name());
         let missing: Vec<&Arc<Field>> = self.fields.iter().filter(is_missing).collect();
         let defaults = if missing.is_empty() { BTreeMap::new() } else { self.defaults(&missing)? };
         match Plan::new(id, &written, &self.fields, &defaults) {
-            Ok(plan) => Ok(Ok(plan)),
+            Ok(plan) => Ok(Ok(Plan { cut, ..plan })),
             Err(PlanError::Refused(reason)) => Ok(Err(format!("schema {id}: {reason}"))),
             Err(PlanError::Arrow(error)) => Err(error.into()),
         }
     }
 
     /// The fields of a record, or a lone value as the wanted column.
-    fn as_record(&self, root: Root) -> Result<Vec<RootField>, String> {
+    fn as_record(&self, root: Root) -> Result<Record, String> {
         match root {
-            Root::Record(fields) => Ok(fields),
+            Root::Record(record) => match self.fields.iter().find_map(|field| record.left_out.get(field.name())) {
+                Some(reason) => Err(reason.clone()),
+                None => Ok(record),
+            },
             Root::Value(of) => match &*self.fields {
-                [field] => Ok(vec![RootField { name: field.name().clone(), of, default: None }]),
+                [field] => Ok(of_value(field.name(), of)),
                 fields => Err(format!("it is no record, and {} columns are wanted", fields.len())),
             },
         }
@@ -112,7 +117,7 @@ impl AvroRows {
     /// can't be had or doesn't fit is none.
     fn defaults(&self, fields: &[&Arc<Field>]) -> Result<BTreeMap<String, ArrayRef>, FormatError> {
         let latest = or_bad(self.schemas.latest())?.ok().flatten();
-        let Some(Root::Record(known)) = latest.and_then(|schema| read(&schema).ok()) else {
+        let Some(Root::Record(Record { fields: known, .. })) = latest.and_then(|schema| read(&schema).ok()) else {
             return Ok(BTreeMap::new());
         };
         let mut defaults = BTreeMap::new();
@@ -154,13 +159,21 @@ impl RowDecoder for AvroRows {
 /// # Errors
 /// With the reason: the schema can't be read, is recursive, or has a field of no one type.
 pub fn columns(schema: &Schema) -> Result<Vec<Field>, String> {
-    let fields = match read(schema)? {
-        Root::Record(fields) => fields,
-        Root::Value(of) => vec![RootField { name: "value".to_owned(), of, default: None }],
+    let Record { fields, left_out, .. } = match read(schema)? {
+        Root::Record(record) => record,
+        Root::Value(of) => of_value("value", of),
     };
+    if let Some(reason) = left_out.into_values().next() {
+        return Err(reason);
+    }
     let decoder = decoder(0, &schema::record(&undefaulted(&fields)), None)?;
     let column = |field: &Arc<Field>| Ok(Field::new(field.name(), fit::engine_type(field)?, true));
     decoder.schema().fields().iter().map(column).collect()
+}
+
+/// A record with one field, for a value that is no record.
+fn of_value(name: &str, of: Value) -> Record {
+    Record { fields: vec![RootField { name: name.to_owned(), of, default: None }], ..Record::default() }
 }
 
 fn read(schema: &Schema) -> Result<Root, String> {
@@ -218,7 +231,10 @@ enum PlanError {
 /// How to read the messages of one schema.
 struct Plan {
     id: u32,
+    /// The writer's schema, without what is cut out.
     writer: String,
+    /// Takes out of messages what no columns hold.
+    cut: Option<Cut>,
     /// The fields to read, unless that is all of them.
     reader: Option<String>,
     /// `None` when the messages take no bytes.
@@ -247,6 +263,7 @@ impl Plan {
         let mut plan = Plan {
             id,
             writer: schema::record(&written),
+            cut: None,
             reader,
             decoder: None,
             origins: Vec::with_capacity(fields.len()),
@@ -291,7 +308,32 @@ impl Plan {
         found: &mut Found,
         bad: &mut Vec<Bad>,
     ) -> Result<(), FormatError> {
-        let mut runs = vec![places];
+        if let Some(cut) = &self.cut {
+            let mut kept = vec![Vec::new(); payloads.len()];
+            let mut left = Vec::with_capacity(places.len());
+            for &message in places {
+                let (frame, body) = payloads[message].split_at(FRAME.len());
+                kept[message].extend_from_slice(frame);
+                match cut.keep(body, &mut kept[message]) {
+                    Ok(()) => left.push(message),
+                    Err(reason) => bad.push(Bad { message, reason }),
+                }
+            }
+            let kept: Vec<&[u8]> = kept.iter().map(Vec::as_slice).collect();
+            return self.decode_all(&kept, &left, found, bad);
+        }
+        self.decode_all(payloads, places, found, bad)
+    }
+
+    /// Decodes messages that have what the decoder knows of.
+    fn decode_all(
+        &mut self,
+        payloads: &[&[u8]],
+        places: &[usize],
+        found: &mut Found,
+        bad: &mut Vec<Bad>,
+    ) -> Result<(), FormatError> {
+        let mut runs = if places.is_empty() { Vec::new() } else { vec![places] };
         while let Some(run) = runs.pop() {
             match self.run(payloads, run) {
                 Ok(read) => found.push(self.wanted(&read, run.len())?, &self.fields, run, BTreeMap::new(), bad)?,

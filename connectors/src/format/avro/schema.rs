@@ -4,10 +4,11 @@
 //! in another, documentation, and attributes of everybody's tools. Here each use of a name becomes its
 //! definition, so that a field can be taken out of its record and still says all that it needs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Map, Value, json};
 
+use super::skip::Cut;
 use crate::format::registry::Schema;
 
 /// Deeper schemas are refused: records in records, and lists of lists.
@@ -27,11 +28,22 @@ pub struct RootField {
     pub default: Option<Value>,
 }
 
+/// The outermost record.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Record {
+    /// Its fields, in their order.
+    pub fields: Vec<RootField>,
+    /// Those that no columns can hold, with why. They can be passed over.
+    pub left_out: BTreeMap<String, String>,
+    /// Takes them out of messages, where there are any.
+    pub cut: Option<Cut>,
+}
+
 /// What a message consists of.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Root {
     /// Fields.
-    Record(Vec<RootField>),
+    Record(Record),
     /// One value, as keys often are.
     Value(Value),
 }
@@ -49,17 +61,34 @@ pub fn read(schema: &Schema) -> Result<Root, String> {
     let value = parsed(&schema.text)?;
     define(&value, None, &mut names);
     let mut reader = Reader { names: &names, open: Vec::new(), types: 0, depth: 0 };
-    let of = reader.plain(&value, None)?;
-    if of["type"] != "record" {
-        return Ok(Root::Value(of));
+    match outermost(&value, None, &names) {
+        Some((record, namespace)) => reader.record(record, namespace).map(Root::Record),
+        None => reader.plain(&value, None).map(Root::Value),
     }
-    let defaults = defaults(&value, &names);
-    let fields = of["fields"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let field = |field: &Value| {
-        let name = field["name"].as_str().unwrap_or_default().to_owned();
-        RootField { default: defaults.get(&name).cloned(), name, of: field["type"].clone() }
-    };
-    Ok(Root::Record(fields.iter().map(field).collect()))
+}
+
+/// The definition of the outermost record, and the namespace that it stands in; `None` if it is no record.
+fn outermost<'a>(
+    value: &'a Value,
+    namespace: Option<&'a str>,
+    names: &'a Names,
+) -> Option<(&'a Map<String, Value>, Option<&'a str>)> {
+    let mut found = (value, namespace);
+    // Names of names have an end, or none is a record.
+    for _ in 0..DEPTH_MAX {
+        found = match found.0 {
+            Value::String(name) => {
+                let (definition, outer) = lookup(names, name, found.1).ok()?;
+                (definition, outer.as_deref())
+            }
+            Value::Object(object) => match object.get("type")? {
+                Value::String(name) if name == "record" || name == "error" => return Some((object, found.1)),
+                of => (of, found.1),
+            },
+            _ => return None,
+        };
+    }
+    None
 }
 
 /// The text of a record of such fields.
@@ -99,10 +128,23 @@ fn parsed(text: &str) -> Result<Value, String> {
     }
 }
 
-type Names<'a> = HashMap<String, (Value, Option<String>)>;
+/// Definitions by their full name, each with the namespace that it stands in.
+pub type Names = HashMap<String, (Value, Option<String>)>;
+
+/// What a name means in a namespace, and the namespace that it is defined in.
+pub fn lookup<'a>(
+    names: &'a Names,
+    name: &str,
+    namespace: Option<&str>,
+) -> Result<(&'a Value, &'a Option<String>), String> {
+    let inner = namespace.filter(|_| !name.contains('.')).map(|namespace| format!("{namespace}.{name}"));
+    let found = inner.and_then(|name| names.get(&name)).or_else(|| names.get(name));
+    let (definition, outer) = found.ok_or_else(|| format!("its schema has the unknown type {name}"))?;
+    Ok((definition, outer))
+}
 
 /// The full name of a definition, and the namespace of what is in it.
-fn full_name(object: &Map<String, Value>, namespace: Option<&str>) -> Option<(String, Option<String>)> {
+pub fn full_name(object: &Map<String, Value>, namespace: Option<&str>) -> Option<(String, Option<String>)> {
     let name = object.get("name")?.as_str()?;
     if let Some((namespace, _)) = name.rsplit_once('.') {
         return Some((name.to_owned(), Some(namespace.to_owned())));
@@ -113,7 +155,7 @@ fn full_name(object: &Map<String, Value>, namespace: Option<&str>) -> Option<(St
 }
 
 /// Notes all definitions in a schema.
-fn define(value: &Value, namespace: Option<&str>, names: &mut Names<'_>) {
+fn define(value: &Value, namespace: Option<&str>, names: &mut Names) {
     match value {
         Value::Array(branches) => branches.iter().for_each(|branch| define(branch, namespace, names)),
         Value::Object(object) => match object.get("type").and_then(Value::as_str) {
@@ -136,18 +178,8 @@ fn define(value: &Value, namespace: Option<&str>, names: &mut Names<'_>) {
     }
 }
 
-/// The defaults of the outermost record's fields.
-fn defaults(value: &Value, names: &Names<'_>) -> HashMap<String, Value> {
-    let value = match value {
-        Value::String(name) => names.get(name).map_or(value, |(value, _)| value),
-        _ => value,
-    };
-    let fields = value.get("fields").and_then(Value::as_array).into_iter().flatten();
-    fields.filter_map(|field| Some((field.get("name")?.as_str()?.to_owned(), field.get("default")?.clone()))).collect()
-}
-
 struct Reader<'a> {
-    names: &'a Names<'a>,
+    names: &'a Names,
     /// The definitions that we are in.
     open: Vec<String>,
     types: usize,
@@ -155,6 +187,36 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// The outermost record. A field that can't be brought into the plain form is left out of it.
+    fn record(&mut self, object: &Map<String, Value>, namespace: Option<&str>) -> Result<Record, String> {
+        let (full, inner) = full_name(object, namespace).ok_or("its schema has a nameless record")?;
+        let fields =
+            object.get("fields").and_then(Value::as_array).ok_or("its schema has a record without `fields`")?;
+        let mut record = Record::default();
+        let mut parts = Vec::with_capacity(fields.len());
+        for field in fields {
+            let name = field.get("name").and_then(Value::as_str).ok_or("its schema has a field without `name`")?;
+            let of = field.get("type").ok_or_else(|| format!("its schema has the field {name} without `type`"))?;
+            (self.open, self.depth) = (vec![full.clone()], 1);
+            let types = self.types;
+            match self.plain(of, inner.as_deref()) {
+                Ok(of) => {
+                    let default = field.get("default").cloned();
+                    record.fields.push(RootField { name: name.to_owned(), of, default });
+                }
+                Err(reason) => {
+                    self.types = types;
+                    record.left_out.insert(name.to_owned(), reason);
+                }
+            }
+            parts.push((of, inner.as_deref(), !record.left_out.contains_key(name)));
+        }
+        if !record.left_out.is_empty() {
+            record.cut = Some(Cut::new(parts, self.names)?);
+        }
+        Ok(record)
+    }
+
     fn plain(&mut self, value: &Value, namespace: Option<&str>) -> Result<Value, String> {
         self.types += 1;
         self.depth += 1;
@@ -180,9 +242,7 @@ impl Reader<'_> {
         if PRIMITIVES.contains(&name) {
             return Ok(Value::from(name));
         }
-        let inner = namespace.filter(|_| !name.contains('.')).map(|namespace| format!("{namespace}.{name}"));
-        let found = inner.and_then(|name| self.names.get(&name)).or_else(|| self.names.get(name));
-        let (definition, outer) = found.ok_or_else(|| format!("its schema has the unknown type {name}"))?;
+        let (definition, outer) = lookup(self.names, name, namespace)?;
         self.plain(definition, outer.as_deref())
     }
 
@@ -273,7 +333,8 @@ fn keep(object: &Map<String, Value>, keys: &[&str], plain: &mut Map<String, Valu
     }
 }
 
-const PRIMITIVES: [&str; 8] = ["null", "boolean", "int", "long", "float", "double", "bytes", "string"];
+/// Types without a name of their own.
+pub const PRIMITIVES: [&str; 8] = ["null", "boolean", "int", "long", "float", "double", "bytes", "string"];
 
 #[cfg(test)]
 mod tests {
@@ -287,7 +348,8 @@ mod tests {
 
     fn plain(text: &str, references: &[&str]) -> String {
         match of(text, references) {
-            Ok(Root::Record(fields)) => record(&fields),
+            Ok(Root::Record(Record { fields, left_out, .. })) if left_out.is_empty() => record(&fields),
+            Ok(Root::Record(Record { left_out, .. })) => left_out.into_values().collect(),
             Ok(Root::Value(value)) => value.to_string(),
             Err(error) => error,
         }

@@ -536,3 +536,103 @@ fn time_a_message() {
         }
     }
 }
+
+/// A list that is linked, and a tree in a map, beside what is wanted.
+const ENDLESS: &str = r#"{"type":"record","name":"Node","namespace":"n","fields":[
+    {"name":"before","type":["null",{"type":"array","items":"Node"}]},
+    {"name":"id","type":"long"},
+    {"name":"next","type":["null","n.Node"]},
+    {"name":"tree","type":{"type":"record","name":"Tree","fields":[
+        {"name":"nothing","type":"null"},{"name":"raw","type":{"type":"fixed","name":"F","size":2}},
+        {"name":"inner","type":{"type":"map","values":"Tree"}}]}},
+    {"name":"name","type":"string"}]}"#;
+
+/// One field that nobody had asked for made each message a dead letter.
+#[test]
+fn what_contains_itself_is_passed_over_where_nobody_wants_it() {
+    let fields = || vec![nullable("name", DataType::Utf8), nullable("id", DataType::Int64)];
+    let mut rows = rows_of(fields(), &[(1, ENDLESS)], None);
+    let leaf = [b"ab", &[0][..]].concat();
+    let pair = [long(1), string("k"), leaf.clone()].concat();
+    // A block that says how long it is, one that does not, and the end.
+    let sized = [long(-1), long(i64::try_from(pair.len() - 1).expect("short")), pair[1..].to_vec()].concat();
+    let tree = [b"cd".to_vec(), sized, pair, long(0)].concat();
+    let node = |before: &[u8], id: i64, next: &[u8], tree: &[u8], name: &str| {
+        [before, &long(id), next, tree, &string(name)].concat()
+    };
+    let end = node(&long(0), 1, &long(0), &leaf, "end");
+    let before = [long(1), long(2), end.clone(), end.clone(), long(0)].concat();
+    let next = |node: &[u8]| [long(1), node.to_vec()].concat();
+    let full = node(&before, 7, &next(&end), &tree, "full");
+    // Deeper than any stack.
+    let mut deep = Vec::new();
+    for id in 0..20_000 {
+        deep.extend([long(0), long(id), long(1)].concat());
+    }
+    deep.extend_from_slice(&end);
+    for _ in 0..20_000 {
+        deep.extend([&leaf[..], &string("deep")].concat());
+    }
+    let messages = [
+        framed_as(1, &full),
+        framed_as(1, &end),
+        framed_as(1, &full[..full.len() - 1]),
+        framed_as(1, &node(&long(2), 1, &long(0), &leaf, "no such branch")),
+        framed_as(1, &[&end[..], &[0]].concat()),
+        framed_as(1, &[]),
+        framed_as(1, &[&long(1)[..], &long(i64::MAX), &[0; 8]].concat()),
+        framed_as(1, &deep),
+    ];
+    check(
+        &mut rows,
+        &messages,
+        expect![[r#"
+            0: full | 7
+            1: end | 1
+            7: deep | 0
+            2! it ends in the midst of a value
+            3! it ends in the midst of a value
+            4! bytes are left after its last value
+            5! it ends in the midst of a value
+            6! it ends in the midst of a value
+        "#]],
+    );
+    let wanted = vec![nullable("id", DataType::Int64), nullable("next", DataType::Utf8)];
+    let reason = "0! schema 1: its schema has the type n.Node within itself, and columns can't be nested without end\n";
+    assert_eq!(shown(&decode(&mut rows_of(wanted, &[(1, ENDLESS)], None), &messages[1..2])), reason);
+    assert!(columns(&schema_of(ENDLESS)).is_err_and(|reason| reason.contains("within itself")));
+}
+
+/// Values without bytes could go on for ever.
+#[test]
+fn what_has_no_end_in_each_value_can_not_be_passed_over() {
+    for (field, expected) in [
+        (r#""R""#, "in each value of it"),
+        (r#"{"type":"record","name":"S","fields":[{"name":"r","type":"R"}]}"#, "in each value of it"),
+        (r#"[{"type":"array","items":{"type":"array","items":"null"}},"R"]"#, "of what takes no bytes"),
+        (r#"["R",{"type":"fixed","name":"F"}]"#, "without `size`"),
+        (r#"["R","Unknown"]"#, "unknown type"),
+    ] {
+        let text = format!(
+            r#"{{"type":"record","name":"R","fields":[{{"name":"id","type":"long"}},{{"name":"r","type":{field}}}]}}"#
+        );
+        let known = [(1, &*Box::leak(text.into_boxed_str()))];
+        let mut rows = rows_of(vec![nullable("id", DataType::Int64)], &known, None);
+        let said = shown(&decode(&mut rows, &[framed_as(1, &long(1))]));
+        assert!(said.contains(expected), "{field}: {said}");
+    }
+    // Twenty-five records in records, each twice in the next, that take no bytes.
+    let mut doubled = r#"{"type":"record","name":"E0","fields":[]}"#.to_owned();
+    for n in 1..25 {
+        doubled = format!(
+            r#"{{"type":"record","name":"E{n}","fields":[{{"name":"a","type":{doubled}}},{{"name":"b","type":"E{}"}}]}}"#,
+            n - 1
+        );
+    }
+    let text = format!(
+        r#"{{"type":"record","name":"R","fields":[{{"name":"r","type":["null","R"]}},{{"name":"e","type":{doubled}}},{{"name":"id","type":"long"}}]}}"#
+    );
+    let known = [(1, &*Box::leak(text.into_boxed_str()))];
+    let mut rows = rows_of(vec![nullable("id", DataType::Int64)], &known, None);
+    assert_eq!(shown(&decode(&mut rows, &[framed_as(1, &[long(0), long(7)].concat())])), "0: 7\n");
+}
