@@ -82,7 +82,7 @@ impl AvroRows {
 
     fn planned(&self, id: u32, schema: &Schema) -> Result<Result<Plan, String>, FormatError> {
         let root = match read(schema) {
-            Ok(root) => self.as_record(root),
+            Ok(root) => as_record(root, &self.fields),
             Err(reason) => Err(reason),
         };
         let Record { fields: written, cut, .. } = match root {
@@ -96,20 +96,6 @@ impl AvroRows {
             Ok(plan) => Ok(Ok(Plan { cut, ..plan })),
             Err(PlanError::Refused(reason)) => Ok(Err(format!("schema {id}: {reason}"))),
             Err(PlanError::Arrow(error)) => Err(error.into()),
-        }
-    }
-
-    /// The fields of a record, or a lone value as the wanted column.
-    fn as_record(&self, root: Root) -> Result<Record, String> {
-        match root {
-            Root::Record(record) => match self.fields.iter().find_map(|field| record.left_out.get(field.name())) {
-                Some(reason) => Err(reason.clone()),
-                None => Ok(record),
-            },
-            Root::Value(of) => match &*self.fields {
-                [field] => Ok(of_value(field.name(), of)),
-                fields => Err(format!("it is no record, and {} columns are wanted", fields.len())),
-            },
         }
     }
 
@@ -169,6 +155,33 @@ pub fn columns(schema: &Schema) -> Result<Vec<Field>, String> {
     let decoder = decoder(0, &schema::record(&undefaulted(&fields)), None)?;
     let column = |field: &Arc<Field>| Ok(Field::new(field.name(), fit::engine_type(field)?, true));
     decoder.schema().fields().iter().map(column).collect()
+}
+
+/// The fields of a record, or a lone value as the wanted column.
+fn as_record(root: Root, wanted: &Fields) -> Result<Record, String> {
+    match root {
+        Root::Record(record) => match wanted.iter().find_map(|field| record.left_out.get(field.name())) {
+            Some(reason) => Err(reason.clone()),
+            None => Ok(record),
+        },
+        Root::Value(of) => match &**wanted {
+            [field] => Ok(of_value(field.name(), of)),
+            fields => Err(format!("it is no record, and {} columns are wanted", fields.len())),
+        },
+    }
+}
+
+/// That messages of a schema may be read into these columns. A field that it does not have says nothing: others may.
+///
+/// # Errors
+/// With the reason why none ever is.
+pub fn check(schema: &Schema, fields: &Fields) -> Result<(), String> {
+    let record = as_record(read(schema)?, fields)?;
+    match Plan::new(0, &record.fields, fields, &BTreeMap::new()) {
+        Err(PlanError::Refused(reason)) => Err(reason),
+        // A mistake of ours is told when it harms a message.
+        Ok(_) | Err(PlanError::Arrow(_)) => Ok(()),
+    }
 }
 
 /// A record with one field, for a value that is no record.

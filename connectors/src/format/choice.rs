@@ -13,7 +13,7 @@ use super::csv::{CsvOptions, CsvRows};
 use super::debezium::Debezium;
 use super::json::JsonRows;
 use super::protobuf::{self, ProtobufRows};
-use super::registry::{Registry, RegistryOptions, SchemaError};
+use super::registry::{Registry, RegistryOptions, SchemaError, SchemaSource};
 use super::text::{BytesRows, TextRows};
 use super::upsert::Upsert;
 use super::{MessageDecoder, RowDecoder};
@@ -263,7 +263,15 @@ impl Formats {
         Ok(match name {
             Name::Json if part == "key" => Box::new(JsonRows::of_keys(fields).map_err(wrong)?),
             Name::Json | Name::DebeziumJson => Box::new(JsonRows::new(fields).map_err(wrong)?),
-            Name::Avro => Box::new(AvroRows::new(fields, subject()?)),
+            Name::Avro => {
+                let schemas = subject()?;
+                // A registry that is away is waited for later; so is a schema.
+                if let Ok(Some(latest)) = schemas.latest() {
+                    let reason = |reason| format!("the newest schema of {topic}-{part}: {reason}");
+                    avro::check(&latest, fields).map_err(reason)?;
+                }
+                Box::new(AvroRows::new(fields, schemas))
+            }
             Name::Protobuf => Box::new(ProtobufRows::new(fields, subject()?)),
             Name::Csv => Box::new(CsvRows::new(fields, self.csv.clone()).map_err(wrong)?),
             Name::Text => Box::new(TextRows::new(of_one()?).map_err(wrong)?),
@@ -276,4 +284,46 @@ impl Formats {
 #[must_use]
 pub fn moment_millis(text: &str) -> Option<i64> {
     TimestampMillisecondType::parse(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::registry::tests::Server;
+
+    /// What is wrong with a table of these columns, as the registry has the value's schema.
+    fn wrong(columns: &[(&str, DataType)], latest: (u16, &'static str)) -> String {
+        let registry = Server::start(move |path| match path {
+            "/subjects/orders-value/versions/latest" => {
+                let answer = serde_json::json!({ "id": 1, "schema": latest.1 }).to_string();
+                (latest.0, if latest.0 == 404 { r#"{"error_code":40401}"#.to_owned() } else { answer })
+            }
+            _ => (404, r#"{"error_code":40401}"#.to_owned()),
+        });
+        let options = [("format", "avro"), ("registry", &registry.url)];
+        let mut request = TableRequest {
+            name: "t".to_owned(),
+            options: options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            columns: Some(columns.iter().map(|(name, of)| ((*name).to_owned(), of.clone())).collect()),
+            key: Vec::new(),
+        };
+        let formats = Formats::read(&mut request).expect("formats");
+        let fields: Fields = columns.iter().map(|(name, of)| Field::new(*name, of.clone(), true)).collect();
+        let wanted = Wanted { table: "t", topic: "orders", fields: &fields, key: Vec::new(), mode: Mode::Append };
+        formats.open(wanted).err().map_or_else(String::new, |problem| problem.what)
+    }
+
+    /// Each message was a dead letter, and `check` said nothing.
+    #[test]
+    fn a_column_that_no_message_fits_is_told_before_any_is_read() {
+        let latest =
+            r#"{"type":"record","name":"o","fields":[{"name":"id","type":"string"},{"name":"n","type":"int"}]}"#;
+        let of = |of: DataType| [("id", of), ("n", DataType::Int64), ("later", DataType::Utf8)];
+        assert_eq!(wrong(&of(DataType::Utf8), (200, latest)), "");
+        let what = "the newest schema of orders-value: `id` is TEXT, which is never taken as BIGINT";
+        assert_eq!(wrong(&of(DataType::Int64), (200, latest)), what);
+        // What is not there yet, or does not answer, may say something else.
+        assert_eq!(wrong(&of(DataType::Int64), (404, latest)), "");
+        assert_eq!(wrong(&of(DataType::Int64), (500, latest)), "");
+    }
 }

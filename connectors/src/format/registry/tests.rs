@@ -8,16 +8,16 @@ use std::thread;
 use super::*;
 
 /// What was asked: path and `Authorization`.
-type Asked = (String, Option<String>);
+pub(crate) type Asked = (String, Option<String>);
 
 /// A server that answers each request as told, and tells what it was asked.
-struct Server {
-    url: String,
+pub(crate) struct Server {
+    pub(crate) url: String,
     asked: mpsc::Receiver<Asked>,
 }
 
 impl Server {
-    fn start(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> Server {
+    pub(crate) fn start(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let (tell, asked) = mpsc::channel();
