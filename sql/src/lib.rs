@@ -10,6 +10,7 @@
 //! looks like is asked of whoever calls, between [`Project::load`] and [`plan::plan`].
 
 pub mod project; // a folder to tables, views and projections
+mod promise; // what columns promise that no source keeps
 pub mod statement; // files to statements, each mistake on its own
 pub mod options; // WITH (…), ${VARIABLE}
 pub mod config; // deltafront.toml

@@ -16,6 +16,7 @@ use crate::access;
 use crate::config::{BATCH_MAX, BATCH_TOO_LONG, Config};
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, SourceFile};
 use crate::options::{Environment, Options, duration};
+use crate::promise;
 use crate::statement::{ParsedStatement, parse};
 
 /// What `CREATE MATERIALIZED VIEW … WITH (…)` may say.
@@ -292,6 +293,17 @@ impl Project {
             );
             return;
         };
+        if connector.0 != promise::KEPT_BY {
+            for (column, declared) in table.columns.iter().zip(&columns) {
+                for (what, remedy) in promise::of_column(column, key.contains(&declared.name)) {
+                    let message = format!(
+                        "column `{}` is declared {what}, and rows of connector = '{}' come as they are",
+                        declared.name, connector.0
+                    );
+                    wrong.push(Diagnostic::at(declared.place.clone(), message).help(remedy));
+                }
+            }
+        }
         self.tables.insert(name.clone(), TableDeclaration { name, connector, options, columns, key, place });
     }
 

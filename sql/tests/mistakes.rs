@@ -297,6 +297,76 @@ CREATE VIEW j WITH (batch = '1s') AS SELECT id FROM orders",
     );
 }
 
+/// They were taken, and nobody kept them: a NULL came all the same, and a text of any length.
+#[test]
+fn what_no_source_keeps_is_not_promised() {
+    check_one(
+        "CREATE TABLE t (id BIGINT NOT NULL, part INT NOT NULL, a TEXT NOT NULL, b INT DEFAULT 7, c INT NULL CHECK (c > 0),
+  d TEXT UNIQUE, e VARCHAR(10), f CHAR(2)[], g VARCHAR, h INT GENERATED ALWAYS AS (b * 2) STORED, i INT REFERENCES x,
+  PRIMARY KEY (id, part)) WITH (connector = 'kafka');
+CREATE TABLE u (id BIGINT PRIMARY KEY NOT NULL, a VARCHAR(10) NOT NULL DEFAULT '') WITH (connector = 'postgres', url = '${DB}');",
+        &expect![[r#"
+            error: column `a` is declared NOT NULL, and rows of connector = 'kafka' come as they are
+             --> b.sql:1:56
+              |
+            1 | CREATE TABLE t (id BIGINT NOT NULL, part INT NOT NULL, a TEXT NOT NULL, b INT DEFAULT 7, c INT NULL CHECK (c > 0),
+              |                                                        ^
+              = help: leave NOT NULL out, and filter in queries: WHERE a IS NOT NULL
+
+            error: column `b` is declared with a DEFAULT, and rows of connector = 'kafka' come as they are
+             --> b.sql:1:73
+              |
+            1 | CREATE TABLE t (id BIGINT NOT NULL, part INT NOT NULL, a TEXT NOT NULL, b INT DEFAULT 7, c INT NULL CHECK (c > 0),
+              |                                                                         ^
+              = help: leave DEFAULT out, and write coalesce(b, 7) in queries
+
+            error: column `c` is declared with a CHECK, and rows of connector = 'kafka' come as they are
+             --> b.sql:1:90
+              |
+            1 | CREATE TABLE t (id BIGINT NOT NULL, part INT NOT NULL, a TEXT NOT NULL, b INT DEFAULT 7, c INT NULL CHECK (c > 0),
+              |                                                                                          ^
+              = help: leave CHECK out, and filter in queries
+
+            error: column `d` is declared UNIQUE, and rows of connector = 'kafka' come as they are
+             --> b.sql:2:3
+              |
+            2 |   d TEXT UNIQUE, e VARCHAR(10), f CHAR(2)[], g VARCHAR, h INT GENERATED ALWAYS AS (b * 2) STORED, i INT REFERENCES x,
+              |   ^
+              = help: leave UNIQUE out: rows are told apart by the PRIMARY KEY alone
+
+            error: column `e` is declared VARCHAR(10), and rows of connector = 'kafka' come as they are
+             --> b.sql:2:18
+              |
+            2 |   d TEXT UNIQUE, e VARCHAR(10), f CHAR(2)[], g VARCHAR, h INT GENERATED ALWAYS AS (b * 2) STORED, i INT REFERENCES x,
+              |                  ^
+              = help: write TEXT, which has any length
+
+            error: column `f` is declared CHAR(2), and rows of connector = 'kafka' come as they are
+             --> b.sql:2:33
+              |
+            2 |   d TEXT UNIQUE, e VARCHAR(10), f CHAR(2)[], g VARCHAR, h INT GENERATED ALWAYS AS (b * 2) STORED, i INT REFERENCES x,
+              |                                 ^
+              = help: write TEXT, which has any length
+
+            error: column `h` is declared GENERATED, and rows of connector = 'kafka' come as they are
+             --> b.sql:2:57
+              |
+            2 |   d TEXT UNIQUE, e VARCHAR(10), f CHAR(2)[], g VARCHAR, h INT GENERATED ALWAYS AS (b * 2) STORED, i INT REFERENCES x,
+              |                                                         ^
+              = help: leave it out, and compute it in a view
+
+            error: column `i` is declared with REFERENCES, and rows of connector = 'kafka' come as they are
+             --> b.sql:2:99
+              |
+            2 |   d TEXT UNIQUE, e VARCHAR(10), f CHAR(2)[], g VARCHAR, h INT GENERATED ALWAYS AS (b * 2) STORED, i INT REFERENCES x,
+              |                                                                                                   ^
+              = help: leave REFERENCES out
+
+            8 mistakes
+        "#]],
+    );
+}
+
 /// A name that WITH defines may be read inside its own definition, where it is the view of before.
 #[test]
 fn a_with_clause_may_take_the_name_of_a_view() {
