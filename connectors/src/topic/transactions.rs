@@ -19,7 +19,7 @@
 //! - The END of a transaction may be gone (its topic keeps less than the tables' topics), or was never written. It is,
 //!   if one that begins later ends for the first time.
 //! - Events may be gone (compaction, a filter between Debezium and the topic). They are, if each partition of their
-//!   topic has come to messages written after the END, or is read to its end and stays there for [`PATIENCE`].
+//!   topic has come to messages written after the END, or is read to its end and stays there for half a minute.
 //! - A connector that was killed writes again what it has not noted as written. What was ended before is dropped; of
 //!   what it was in the middle of, the later copy counts.
 //!
