@@ -1,0 +1,197 @@
+import { comesBack, DeltafrontError } from "./error.js";
+import type { SocketLike } from "./types.js";
+
+/** A message of the server; of which kind is said by `op`. */
+// eslint-disable-next-line @typescript-eslint/no-explicit-any
+export type Message = Record<string, any>;
+
+export interface LinkOptions {
+  url: string;
+  WebSocket: (new (url: string) => SocketLike) | undefined;
+  base: number;
+  cap: number;
+}
+
+export interface LinkEvents {
+  /** A connection is being made. */
+  opening(): void;
+  /** The server has greeted. */
+  up(): void;
+  message(message: Message): void;
+  /** There is no connection any more; `isFinal` when none is going to be made. */
+  down(error: DeltafrontError, isFinal: boolean): void;
+}
+
+/** How long a server may take to greet. */
+const GREETING_MS = 15_000;
+/** How long the answer to a ping may take, when it is doubted that anybody is there. */
+const PROBE_MS = 5_000;
+/** A connection that lasted so long was a good one: the next pauses are short again. */
+const GOOD_MS = 10_000;
+/** Those whose server stops come back within so many milliseconds, each at a time of its own. */
+const RESTART_MS = 5_000;
+/** Messages that may be sent at once and in a second; the server closes at 300 and 50. */
+const BURST = 200;
+const PER_SECOND = 40;
+
+/** The longest that `setTimeout` waits; more is no time at all. */
+export const TIMER_MAX = 2 ** 31 - 1;
+
+/**
+ * One connection after the other. Knows when to come back and when not, and whether anybody is there; nothing of what is
+ * said.
+ */
+export class Link {
+  state: "idle" | "connecting" | "open" | "waiting" | "failed" = "idle";
+  /** Bytes that a message may have; the server tells. */
+  bytesMax = 65_536;
+  #socket: SocketLike | undefined;
+  #heartbeat = 15_000;
+  #heard = 0;
+  #openedAt: number | undefined;
+  #tries = 0;
+  /** Of the next try, or of what is to be heard by then. */
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #probe: ReturnType<typeof setTimeout> | undefined;
+  #outbox: string[] = [];
+  #allowance = BURST;
+  #allowedAt = 0;
+  #pump: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(
+    private readonly options: LinkOptions,
+    private readonly events: LinkEvents,
+  ) {}
+
+  /** Connects, unless there is a connection or one is being made. */
+  open(): void {
+    if (this.state === "connecting" || this.state === "open") return;
+    clearTimeout(this.#timer);
+    const { WebSocket = globalThis.WebSocket, url } = this.options;
+    if (!WebSocket) {
+      this.state = "failed";
+      const advice = "there is no WebSocket here: give one with the options, such as that of the package `ws`";
+      return this.events.down(new DeltafrontError("no_websocket", advice), true);
+    }
+    this.state = "connecting";
+    this.events.opening();
+    const socket: SocketLike = (this.#socket = new WebSocket(url));
+    this.#openedAt = undefined;
+    this.#timer = setTimeout(() => this.fail(silence()), GREETING_MS);
+    socket.onmessage = ({ data }) => {
+      this.#heard = Date.now();
+      try {
+        this.#take(JSON.parse(data));
+      } catch (error) {
+        this.fail(new DeltafrontError("protocol", `the server said what is not understood: ${String(error)}`));
+      }
+    };
+    // What is wrong is never told here; `close` follows.
+    socket.onerror = () => {};
+    socket.onclose = ({ code, reason }) => {
+      const told = reason ? `: ${reason}` : "";
+      const isFinal = !comesBack(code);
+      this.#down(
+        new DeltafrontError(isFinal ? "closed_by_server" : "disconnected", `the connection was closed (${code})${told}`, code),
+        isFinal,
+        code === 1001 ? RESTART_MS : 0,
+      );
+    };
+  }
+
+  /** Ends the connection, and tries no more until {@link open}. Nobody is told. */
+  close(): void {
+    this.#drop();
+    this.state = "idle";
+    this.#tries = 0;
+  }
+
+  /** Gives this connection up. */
+  fail(error: DeltafrontError, isFinal = false): void {
+    if (this.#socket) this.#down(error, isFinal);
+  }
+
+  /** Is anybody there? For when something has happened that connections do not survive without a word. */
+  probe(): void {
+    if (this.state !== "open" || this.#probe) return;
+    const asked = Date.now();
+    this.send({ op: "ping" });
+    this.#probe = setTimeout(() => {
+      this.#probe = undefined;
+      if (this.#heard < asked) this.fail(silence());
+    }, PROBE_MS);
+  }
+
+  /** Connects now if the next try is being waited for; otherwise looks whether anybody is there. */
+  hurry(): void {
+    if (this.state === "waiting") this.open();
+    else this.probe();
+  }
+
+  /** Sends when there is leave to: a client that sends too much at once would be shut out. */
+  send(message: object): void {
+    this.#outbox.push(JSON.stringify(message));
+    this.#send();
+  }
+
+  #send(): void {
+    const now = Date.now();
+    this.#allowance = Math.min(BURST, this.#allowance + ((now - this.#allowedAt) * PER_SECOND) / 1000);
+    this.#allowedAt = now;
+    while (this.#outbox.length > 0 && this.#allowance >= 1) {
+      this.#allowance -= 1;
+      this.#socket?.send(this.#outbox.shift()!);
+    }
+    clearTimeout(this.#pump);
+    if (this.#outbox.length > 0) this.#pump = setTimeout(() => this.#send(), 1000 / PER_SECOND);
+  }
+
+  #take(message: Message): void {
+    if (message.op !== "welcome") return this.events.message(message);
+    this.state = "open";
+    this.#openedAt = Date.now();
+    this.#allowance = BURST;
+    this.#allowedAt = this.#openedAt;
+    this.bytesMax = message.message_bytes_max ?? this.bytesMax;
+    this.#heartbeat = message.heartbeat_ms ?? this.#heartbeat;
+    this.#watch();
+    this.events.up();
+  }
+
+  /** Twice the time in which the server always says something is long enough. */
+  #watch(): void {
+    clearTimeout(this.#timer);
+    const left = this.#heard + 2 * this.#heartbeat - Date.now();
+    this.#timer = setTimeout(() => (this.#heard + 2 * this.#heartbeat <= Date.now() ? this.fail(silence()) : this.#watch()), left);
+  }
+
+  #down(error: DeltafrontError, isFinal: boolean, least = 0): void {
+    const isGood = this.#openedAt !== undefined && Date.now() - this.#openedAt >= GOOD_MS;
+    this.#tries = isGood ? 0 : this.#tries;
+    this.#drop();
+    this.state = isFinal ? "failed" : "waiting";
+    if (!isFinal) {
+      // Full jitter: those who were cut off together do not come back together.
+      const most = Math.max(least, Math.min(this.options.cap, this.options.base * 2 ** this.#tries++));
+      this.#timer = setTimeout(() => this.open(), Math.random() * most);
+    }
+    this.events.down(error, isFinal);
+  }
+
+  #drop(): void {
+    for (const timer of [this.#timer, this.#probe, this.#pump]) clearTimeout(timer);
+    this.#probe = undefined;
+    this.#outbox = [];
+    const socket = this.#socket;
+    this.#socket = undefined;
+    if (!socket) return;
+    socket.onmessage = socket.onclose = null;
+    try {
+      socket.close(1000);
+    } catch {
+      // It is closed, then.
+    }
+  }
+}
+
+const silence = () => new DeltafrontError("timeout", "nothing was heard of the server for too long");
