@@ -34,8 +34,9 @@ type KeyOf<Name> = Declared<Name> extends { key: infer Key }
   : never;
 
 /** A row with the columns that were asked for, and those of the key. */
-export type Picked<Name, Columns extends string> =
-  Pick<RowOf<Name>, Extract<Columns | KeyOf<Name>, keyof RowOf<Name>>>;
+export type Picked<Name, Columns extends string> = Name extends keyof Projections
+  ? Pick<RowOf<Name>, Extract<Columns | KeyOf<Name>, keyof RowOf<Name>>>
+  : AnyRow;
 
 /** What a column's values may be compared with: numbers also as text, which is exact, and as `bigint`. */
 type Operand<T> = T extends number ? number | bigint | `${number}` : T extends readonly unknown[] ? never : T;
