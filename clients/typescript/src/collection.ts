@@ -164,17 +164,30 @@ export class Collection {
     this.#unsorted.clear();
     if (gone.size === 0 && come.length === 0) return;
     come.sort(this.#compare);
-    const merged: Entry[] = [];
+    const kept = this.#sorted.filter((entry) => !gone.has(entry));
+    this.#sorted = [];
     let next = 0;
-    for (const entry of this.#sorted) {
-      if (gone.has(entry)) continue;
-      while (next < come.length && this.#compare(come[next]!, entry) < 0) merged.push(come[next++]!);
-      merged.push(entry);
+    for (const entry of come) {
+      const place = placeOf(entry, kept, next, this.#compare);
+      while (next < place) this.#sorted.push(kept[next++]!);
+      this.#sorted.push(entry);
     }
-    while (next < come.length) merged.push(come[next++]!);
-    this.#sorted = merged;
-    this.#rows = merged.flatMap(({ row, count }) => (count === 1 ? row : Array<AnyRow>(count).fill(row)));
+    while (next < kept.length) this.#sorted.push(kept[next++]!);
+    const rows: AnyRow[] = [];
+    for (const { row, count } of this.#sorted) for (let i = 0; i < count; i++) rows.push(row);
+    this.#rows = rows;
   }
+}
+
+/** Before which of these, which are in order, it belongs; by halves, from `low` on. */
+function placeOf(entry: Entry, sorted: readonly Entry[], low: number, compare: (a: Entry, b: Entry) => number): number {
+  let high = sorted.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (compare(sorted[middle]!, entry) < 0) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
 
 /** Whether nobody can tell them apart: then the one that was shown stays, and nothing is drawn again. */
