@@ -3,8 +3,8 @@ import { fileURLToPath } from "node:url";
 import { brotliCompressSync, constants, gzipSync } from "node:zlib";
 import { build } from "esbuild";
 
-/** Bytes of the core, with storage, compressed in either way. */
-export const CORE_BYTES_MAX = 6 * 1024;
+/** Bytes of `connect` and all that it needs, compressed in either way. */
+export const CORE_BYTES_MAX = 8 * 1024;
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
@@ -21,16 +21,16 @@ export async function sizeOf(contents) {
 }
 
 export const ENTRIES = {
-  "connect alone": 'export { connect } from "./dist/index.js"',
-  "the core": 'export * from "./dist/index.js"',
-  "the core and react": 'export * from "./dist/index.js"; export * from "./dist/react.js"',
-  "the core and tanstack-db": 'export * from "./dist/index.js"; export * from "./dist/tanstack-db.js"',
+  connect: 'export { connect } from "./dist/index.js"',
+  "connect and indexedDb": 'export { connect, indexedDb } from "./dist/index.js"',
+  "connect and react": 'export { connect } from "./dist/index.js"; export * from "./dist/react.js"',
+  "connect and tanstack-db": 'export { connect } from "./dist/index.js"; export * from "./dist/tanstack-db.js"',
 };
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   for (const [name, contents] of Object.entries(ENTRIES)) {
     const { minified, gzip, brotli } = await sizeOf(contents);
     console.log(`${name}: ${minified} bytes, gzip ${gzip}, brotli ${brotli}`);
-    if (name === "the core" && Math.max(gzip, brotli) >= CORE_BYTES_MAX) process.exitCode = 1;
+    if (name === "connect" && Math.max(gzip, brotli) >= CORE_BYTES_MAX) process.exitCode = 1;
   }
 }

@@ -173,6 +173,7 @@ class DeltafrontClient {
     }
     if (connection !== this.#connection) return;
     this.#token = token;
+    this.#storesFor(token);
     this.#isOpening = token !== "";
     if (token) this.#link.send({ op: "authenticate", token });
     this.#isReady = true;
@@ -454,7 +455,7 @@ class DeltafrontClient {
     const isOther = claimsOf(token).sub !== claimsOf(this.#token).sub;
     // Nobody can be sent as a message; and what is stored is of one who is another now.
     if (!token || (isOther && this.options.storage && this.options.user === undefined)) {
-      if (this.#token) this.#become(token);
+      if (this.#token) this.reconnect();
     } else if (token !== this.#token) {
       this.#token = token;
       this.#link.send({ op: "authenticate", token });
@@ -464,14 +465,16 @@ class DeltafrontClient {
     }
   }
 
-  /** Begins anew as somebody else. */
-  #become(token: string): void {
+  /** Whose rows are stored from now on. What is held of somebody else is neither stored as theirs nor gone on from. */
+  #storesFor(token: string): void {
+    const { storage, user } = this.options;
+    const subject = token ? claimsOf(token).sub : "";
+    if (!storage || user !== undefined || subject === this.#user) return;
     for (const feed of this.#feeds.values()) {
       feed.view = feed.cursor = undefined;
       feed.isDirty = false;
     }
-    if (this.options.user === undefined) this.#user = token ? claimsOf(token).sub : "";
-    this.reconnect();
+    this.#user = subject;
   }
 
   /** The server takes us for who we were before: at first for nobody, whose rows are not what is wanted. */
@@ -667,6 +670,9 @@ class DeltafrontClient {
 
   #hidden(): void {
     this.#keep();
+    // The frame that was waited for may be long in coming.
+    this.#isScheduled = false;
+    this.#flush();
     const { hidden } = this.options;
     if (!hidden) return;
     this.#hide = setTimeout(() => {

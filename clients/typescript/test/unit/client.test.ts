@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { type Change, connect, type ConnectOptions } from "../../src/index.js";
+import { type Change, connect, type ConnectOptions, storageOf } from "../../src/index.js";
 
 /** A server of one connection, which says what the test says: for what a real one says seldom. */
 class Peer {
@@ -244,4 +244,46 @@ it("is at its end when it is closed", async () => {
   live.reconnect();
   await vi.advanceTimersByTimeAsync(60_000);
   expect([live.status, vi.getTimerCount()]).toEqual(["closed", 0]);
+});
+
+it("stores rows under the name of whose they are, and no others", async () => {
+  const disk = new Map<string, any>();
+  const storage = storageOf({
+    rowsMax: 3,
+    load: (name) => Promise.resolve(disk.get(name)),
+    save: async (all) => all.forEach(([name, it]) => (it ? disk.set(name, it) : disk.delete(name))),
+  });
+  const tokenOf = (sub: string) => `x.${btoa(JSON.stringify({ sub }))}.x`;
+  let sub = "ann";
+  const live = await client({ storage, token: () => tokenOf(sub) });
+  const a = live.subscribe("a");
+  await vi.advanceTimersByTimeAsync(10);
+  await welcome();
+  Peer.now.say({ op: "authenticated" }, image(Peer.now.ids()[0], 1, [1, 2]));
+  await vi.advanceTimersByTimeAsync(1100);
+  const stored = () => [...disk].map(([name, { rows, cursor }]) => [JSON.parse(name)[1], rows.join(), cursor]);
+  expect(stored()).toEqual([["ann", "1,2", "b-1"]]);
+  // Somebody else, after the connection was lost: nothing of Ann's is asked from, nor stored as Bob's.
+  sub = "bob";
+  Peer.now.say({ op: "diff", ...stamp(2), diffs: [{ id: Peer.now.ids()[0], upsert: [[3]] }], last: true });
+  Peer.now.onclose?.({ code: 1006 });
+  await vi.advanceTimersByTimeAsync(500);
+  await welcome();
+  expect(Peer.now.asked.map(({ op, resume }) => [op, resume])).toEqual([["authenticate", undefined], ["subscribe", undefined]]);
+  await vi.advanceTimersByTimeAsync(3000);
+  expect(stored().filter(([user]) => user !== "ann")).toEqual([]);
+  Peer.now.say({ op: "authenticated" }, image(Peer.now.ids()[0], 3, [7]));
+  await vi.advanceTimersByTimeAsync(1100);
+  expect([ids(a.rows), stored().find(([user]) => user === "bob")]).toEqual([[7], ["bob", "7", "b-3"]]);
+  // Too many to keep: then none, rather than old ones.
+  Peer.now.say({ op: "diff", ...stamp(4), diffs: [{ id: Peer.now.ids()[0], upsert: [[8], [9], [10]] }], last: true });
+  await vi.advanceTimersByTimeAsync(1100);
+  expect(stored().map(([user]) => user)).toEqual(["ann"]);
+  live.close();
+  // What was stored is there before anything is heard.
+  sub = "ann";
+  const again = await client({ storage, token: () => tokenOf(sub) });
+  const b = again.subscribe("a");
+  await vi.advanceTimersByTimeAsync(10);
+  expect([b.status, ids(b.rows)[0], again.status]).toEqual(["offline", 1, "connecting"]);
 });
