@@ -76,7 +76,7 @@ class DeltafrontClient {
 
   #hide: ReturnType<typeof setTimeout> | undefined;
   #isWide = false;
-  #user: string | undefined;
+  #user: unknown;
   #save: ReturnType<typeof setTimeout> | undefined;
 
   constructor(
@@ -625,7 +625,7 @@ class DeltafrontClient {
   }
 
   /** Whose rows are stored: `undefined` when that can't be told. */
-  async #subject(): Promise<string | undefined> {
+  async #subject(): Promise<unknown> {
     const token = await (this.#asked ?? this.#askToken());
     return token ? claimsOf(token).sub : "";
   }

@@ -26,13 +26,15 @@ export interface LinkEvents {
 const GREETING_MS = 15_000;
 /** How long the answer to a ping may take, when it is doubted that anybody is there. */
 const PROBE_MS = 5_000;
+/** How often it is looked whether anything was heard. */
+const LOOK_MS = 1_000;
 /** A connection that lasted so long was a good one: the next pauses are short again. */
 const GOOD_MS = 10_000;
 /** Those whose server stops come back within so many milliseconds, each at a time of its own. */
 const RESTART_MS = 5_000;
-/** Messages that may be sent at once and in a second; the server closes at 300 and 50. */
+/** Messages that may be sent at once, and in each look; the server closes at 300 and 50. */
 const BURST = 200;
-const PER_SECOND = 40;
+const PER_LOOK = 40;
 
 /** The longest that `setTimeout` waits; more is no time at all. */
 export const TIMER_MAX = 2 ** 31 - 1;
@@ -47,16 +49,15 @@ export class Link {
   bytesMax = 65_536;
   #socket: SocketLike | undefined;
   #heartbeat = 15_000;
-  #heard = 0;
+  /** When the connection is given up, if nothing is heard before. */
+  #deadline = 0;
   #openedAt: number | undefined;
   #tries = 0;
-  /** Of the next try, or of what is to be heard by then. */
-  #timer: ReturnType<typeof setTimeout> | undefined;
-  #probe: ReturnType<typeof setTimeout> | undefined;
+  /** Of the next try. */
+  #retry: ReturnType<typeof setTimeout> | undefined;
+  #look: ReturnType<typeof setInterval> | undefined;
   #outbox: string[] = [];
-  #allowance = BURST;
-  #allowedAt = 0;
-  #pump: ReturnType<typeof setTimeout> | undefined;
+  #allowance = 0;
 
   constructor(
     private readonly options: LinkOptions,
@@ -66,7 +67,7 @@ export class Link {
   /** Connects, unless there is a connection or one is being made. */
   open(): void {
     if (this.state === "connecting" || this.state === "open") return;
-    clearTimeout(this.#timer);
+    clearTimeout(this.#retry);
     const { WebSocket = globalThis.WebSocket, url } = this.options;
     if (!WebSocket) {
       this.state = "failed";
@@ -77,9 +78,15 @@ export class Link {
     this.events.opening();
     const socket: SocketLike = (this.#socket = new WebSocket(url));
     this.#openedAt = undefined;
-    this.#timer = setTimeout(() => this.fail(silence()), GREETING_MS);
+    this.#deadline = Date.now() + GREETING_MS;
+    this.#look = setInterval(() => {
+      this.#allowance = Math.min(BURST, this.#allowance + PER_LOOK);
+      this.#send();
+      if (Date.now() >= this.#deadline) this.fail(new DeltafrontError("timeout", "nothing was heard of the server for too long"));
+    }, LOOK_MS);
     socket.onmessage = ({ data }) => {
-      this.#heard = Date.now();
+      // Twice the time in which the server always says something is long enough.
+      this.#deadline = Date.now() + 2 * this.#heartbeat;
       try {
         this.#take(JSON.parse(data));
       } catch (error) {
@@ -113,13 +120,9 @@ export class Link {
 
   /** Is anybody there? For when something has happened that connections do not survive without a word. */
   probe(): void {
-    if (this.state !== "open" || this.#probe) return;
-    const asked = Date.now();
+    if (this.state !== "open") return;
+    this.#deadline = Math.min(this.#deadline, Date.now() + PROBE_MS);
     this.send({ op: "ping" });
-    this.#probe = setTimeout(() => {
-      this.#probe = undefined;
-      if (this.#heard < asked) this.fail(silence());
-    }, PROBE_MS);
   }
 
   /** Connects now if the next try is being waited for; otherwise looks whether anybody is there. */
@@ -135,15 +138,7 @@ export class Link {
   }
 
   #send(): void {
-    const now = Date.now();
-    this.#allowance = Math.min(BURST, this.#allowance + ((now - this.#allowedAt) * PER_SECOND) / 1000);
-    this.#allowedAt = now;
-    while (this.#outbox.length > 0 && this.#allowance >= 1) {
-      this.#allowance -= 1;
-      this.#socket?.send(this.#outbox.shift()!);
-    }
-    clearTimeout(this.#pump);
-    if (this.#outbox.length > 0) this.#pump = setTimeout(() => this.#send(), 1000 / PER_SECOND);
+    for (; this.#outbox.length > 0 && this.#allowance > 0; this.#allowance--) this.#socket?.send(this.#outbox.shift()!);
   }
 
   #take(message: Message): void {
@@ -151,18 +146,9 @@ export class Link {
     this.state = "open";
     this.#openedAt = Date.now();
     this.#allowance = BURST;
-    this.#allowedAt = this.#openedAt;
     this.bytesMax = message.message_bytes_max ?? this.bytesMax;
     this.#heartbeat = message.heartbeat_ms ?? this.#heartbeat;
-    this.#watch();
     this.events.up();
-  }
-
-  /** Twice the time in which the server always says something is long enough. */
-  #watch(): void {
-    clearTimeout(this.#timer);
-    const left = this.#heard + 2 * this.#heartbeat - Date.now();
-    this.#timer = setTimeout(() => (this.#heard + 2 * this.#heartbeat <= Date.now() ? this.fail(silence()) : this.#watch()), left);
   }
 
   #down(error: DeltafrontError, isFinal: boolean, least = 0): void {
@@ -173,15 +159,16 @@ export class Link {
     if (!isFinal) {
       // Full jitter: those who were cut off together do not come back together.
       const most = Math.max(least, Math.min(this.options.cap, this.options.base * 2 ** this.#tries++));
-      this.#timer = setTimeout(() => this.open(), Math.random() * most);
+      this.#retry = setTimeout(() => this.open(), Math.random() * most);
     }
     this.events.down(error, isFinal);
   }
 
   #drop(): void {
-    for (const timer of [this.#timer, this.#probe, this.#pump]) clearTimeout(timer);
-    this.#probe = undefined;
+    clearTimeout(this.#retry);
+    clearInterval(this.#look);
     this.#outbox = [];
+    this.#allowance = 0;
     const socket = this.#socket;
     this.#socket = undefined;
     if (!socket) return;
@@ -193,5 +180,3 @@ export class Link {
     }
   }
 }
-
-const silence = () => new DeltafrontError("timeout", "nothing was heard of the server for too long");

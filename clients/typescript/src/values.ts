@@ -38,15 +38,11 @@ export function canonical(value: unknown): string {
   }) ?? "null";
 }
 
-/** A short name for a text, the same everywhere: two FNV-like hashes of 32 bits. */
+/** A short name for a text, the same everywhere: FNV-1a of its UTF-16. Others may have the same. */
 export function digest(text: string): string {
-  let [a, b] = [0x811c9dc5, 0x9e3779b9];
-  for (let i = 0; i < text.length; i++) {
-    const unit = text.charCodeAt(i);
-    a = Math.imul(a ^ unit, 0x01000193);
-    b = Math.imul(b ^ unit, 0x85ebca6b) ^ (b >>> 13);
-  }
-  return (a >>> 0).toString(36) + (b >>> 0).toString(36);
+  let hash = 0x811c9dc5;
+  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
+  return (hash >>> 0).toString(36);
 }
 
 export type Compare = (a: Value, b: Value) => number;

