@@ -470,6 +470,7 @@ class DeltafrontClient {
     const { storage, user } = this.options;
     const subject = token ? claimsOf(token).sub : "";
     if (!storage || user !== undefined || subject === this.#user) return;
+    void this.#store();
     for (const feed of this.#feeds.values()) {
       feed.view = feed.cursor = undefined;
       feed.isDirty = false;
@@ -519,7 +520,6 @@ class DeltafrontClient {
 
   #schedule(): void {
     if (this.#isScheduled || this.#queue.length === 0) return;
-    if (this.#isHeld()) return this.#wait();
     const flush = () => {
       this.#isScheduled = false;
       this.#flush();
@@ -639,11 +639,13 @@ class DeltafrontClient {
       const { collection, view, cursor } = feed;
       const { shape } = collection;
       const isGone = feed.error !== undefined && !feed.isShown;
-      if (!feed.isDirty || !(feed.isCaughtUp || isGone)) return [];
+      // Rows are of their cursor at any time, also while they are behind.
+      const isKnown = shape && view && cursor;
+      if (!feed.isDirty || !(isKnown || isGone)) return [];
       feed.isDirty = false;
-      const isKept = !isGone && shape && view && cursor && collection.size <= storage.rowsMax;
-      const snapshot = { version: 1 as const, time: Date.now(), shape: shape!, view: view!, cursor: cursor!, rows: collection.dump() };
-      return [[this.#storedName(feed), isKept ? snapshot : undefined] as const];
+      const isKept = isKnown && collection.size <= storage.rowsMax;
+      const snapshot = isKept ? { version: 1 as const, time: Date.now(), shape, view, cursor, rows: collection.dump() } : undefined;
+      return [[this.#storedName(feed), snapshot] as const];
     });
     if (snapshots.length > 0) await storage.save(snapshots);
   }

@@ -51,7 +51,7 @@ export class Link {
   #heartbeat = 15_000;
   /** When the connection is given up, if nothing is heard before. */
   #deadline = 0;
-  #openedAt: number | undefined;
+  #openedAt = Infinity;
   #tries = 0;
   /** Of the next try. */
   #retry: ReturnType<typeof setTimeout> | undefined;
@@ -77,7 +77,7 @@ export class Link {
     this.state = "connecting";
     this.events.opening();
     const socket: SocketLike = (this.#socket = new WebSocket(url));
-    this.#openedAt = undefined;
+    this.#openedAt = Infinity;
     this.#deadline = Date.now() + GREETING_MS;
     this.#look = setInterval(() => {
       this.#allowance = Math.min(BURST, this.#allowance + PER_LOOK);
@@ -152,8 +152,7 @@ export class Link {
   }
 
   #down(error: DeltafrontError, isFinal: boolean, least = 0): void {
-    const isGood = this.#openedAt !== undefined && Date.now() - this.#openedAt >= GOOD_MS;
-    this.#tries = isGood ? 0 : this.#tries;
+    if (Date.now() - this.#openedAt >= GOOD_MS) this.#tries = 0;
     this.#drop();
     this.state = isFinal ? "failed" : "waiting";
     if (!isFinal) {
