@@ -116,6 +116,7 @@ it("gives up a connection on which nothing is heard, and one that does not greet
 });
 
 it("looks whether anybody is there", () => {
+  vi.spyOn(Math, "random").mockReturnValue(1);
   const link = make();
   last().welcome();
   vi.advanceTimersByTime(10);
