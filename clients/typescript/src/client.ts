@@ -22,13 +22,13 @@ const OF_CLAIMS = ["forbidden", "bad_request", "bad_filter"];
 const OF_ROOM = ["too_many_subscriptions", "too_heavy"];
 
 /** Connects to a server, as soon as something is subscribed to: `connect("https://live.shop.example", { token })`. */
-export function connect(url: string | URL, options: ConnectOptions = {}): Client {
+export function connect(url: string | { readonly href: string }, options: ConnectOptions = {}): Client {
   return new DeltafrontClient(socketUrl(url), options) as unknown as Client;
 }
 
 /** `https://host` is `wss://host/v1/socket`; a path of your own is kept. */
-export function socketUrl(url: string | URL): string {
-  const full = new URL(url, globalThis.location?.href);
+export function socketUrl(url: string | { readonly href: string }): string {
+  const full = new URL(typeof url === "string" ? url : url.href, globalThis.location?.href);
   full.protocol = full.protocol.replace(/^http/, "ws");
   if (!full.pathname.endsWith("/v1/socket")) full.pathname = full.pathname.replace(/\/*$/, "/v1/socket");
   return full.href;

@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 
 const PROJECT = fileURLToPath(new URL("./project", import.meta.url));
 export const SCHEMA = readFileSync(join(PROJECT, "database/schema.sql"), "utf8");
-const PATIENCE_MS = Number(process.env.PATIENCE_MS ?? 30_000);
+const PATIENCE_MS = Number(process.env.PATIENCE_MS ?? 60_000);
 
 export const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 

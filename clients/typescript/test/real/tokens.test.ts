@@ -86,23 +86,23 @@ it("comes back with a new token when the server says that the last one is over",
   const reasons: (string | undefined)[] = [];
   // The page's clock is an hour behind: by it there is time enough.
   const { now } = Date;
-  const client = open().client({
-    token: (refused) => {
-      reasons.push(refused);
-      return sign(ANN, 3);
-    },
-    onError: ({ closeCode }) => void errors.push(closeCode),
-  });
-  const mine = client.subscribe("mine");
   Date.now = () => now() - 3_600_000;
   try {
+    const client = open().client({
+      token: (refused) => {
+        reasons.push(refused);
+        return sign(ANN, 3);
+      },
+      onError: ({ closeCode }) => void errors.push(closeCode),
+    });
+    const mine = client.subscribe("mine");
     await mine.ready;
+    await eventually(() => errors.includes(4001));
+    await becomes(mine, "live");
+    expect(reasons).toEqual([undefined, "expired_token"]);
   } finally {
     Date.now = now;
   }
-  await eventually(() => errors.includes(4001));
-  await becomes(mine, "live");
-  expect(reasons).toEqual([undefined, "expired_token"]);
 });
 
 it("does not come back with a token that does not hold", async () => {

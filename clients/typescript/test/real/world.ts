@@ -81,11 +81,11 @@ export const inAnyOrder = (rows: readonly AnyRow[]) => rows.map((row) => JSON.st
 
 /** A world for the tests of a file, with no client left over from the test before. */
 export function world(): () => World {
-  let it: World;
+  let it: World | undefined;
   beforeAll(async () => void (it = await World.open(inject("url"), inject("database"))));
-  afterEach(() => it.closeClients());
-  afterAll(() => it.close());
-  return () => it;
+  afterEach(() => it?.closeClients());
+  afterAll(() => it?.close());
+  return () => it!;
 }
 
 /** Waits for a subscription's status. */

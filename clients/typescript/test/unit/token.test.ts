@@ -24,6 +24,7 @@ it("finds the socket of a server", () => {
     ["wss://shop/live/", "wss://shop/live/v1/socket"],
     ["ws://shop/v1/socket", "ws://shop/v1/socket"],
   ]) expect(socketUrl(url!)).toBe(expected);
+  expect(socketUrl(new URL("http://shop"))).toBe("ws://shop/v1/socket");
   expect(() => socketUrl("/live")).toThrow(TypeError);
 });
 
