@@ -137,6 +137,35 @@ it("tells why it is refused, by a code", async () => {
   expect([fine.status, client.status]).toEqual(["live", "live"]);
 });
 
+it("keeps the rows of a projection that fails, and is live again when it is served", async () => {
+  const { sql } = open();
+  const client = open().client();
+  const [labelled, balances] = [client.subscribe("labelled"), client.subscribe("balances")];
+  await Promise.all([labelled.ready, balances.ready]);
+  const { rows } = labelled;
+  await sql.query("INSERT INTO labels VALUES (3, 'two')");
+  await becomes(labelled, "error");
+  expect([labelled.error?.code, labelled.rows === rows]).toEqual(["projection_failed", true]);
+  // The others go on.
+  await open().book(6, 10);
+  await eventually(() => balances.status === "live" && Number(balances.get(6)!.balance) !== 0);
+  // One that comes now is refused, and waits as well.
+  const late = client.subscribe("labelled", { columns: ["id"] });
+  await expect(late.ready).rejects.toMatchObject({ code: "projection_failed" });
+  await sql.query("DELETE FROM labels WHERE id = 3; INSERT INTO labels VALUES (4, 'four')");
+  for (const one of [labelled, late]) {
+    await becomes(one, "live");
+    expect([one.error, ...one.rows.map(({ id }) => id)]).toEqual([undefined, 4, 1, 2]);
+  }
+  // Mended with nothing to tell: what is served again is as it was.
+  await sql.query("INSERT INTO labels VALUES (3, 'two')");
+  await becomes(labelled, "error");
+  await sql.query("DELETE FROM labels WHERE id = 3");
+  await becomes(labelled, "live");
+  await sql.query("DELETE FROM labels WHERE id = 4");
+  await eventually(() => labelled.size === 2);
+});
+
 it("shares what is the same, and lets go of what nobody has", async () => {
   const client = open().client({ linger: 50 });
   const where = { owner: { _eq: "ann" } } as const;

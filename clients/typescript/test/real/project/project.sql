@@ -2,6 +2,7 @@
 CREATE TABLE accounts WITH (connector = 'postgres', url = '${DELTAFRONT_TEST_DB}', table = 'public.accounts');
 CREATE TABLE bookings WITH (connector = 'postgres', url = '${DELTAFRONT_TEST_DB}', table = 'public.bookings');
 CREATE TABLE samples  WITH (connector = 'postgres', url = '${DELTAFRONT_TEST_DB}', table = 'public.samples');
+CREATE TABLE labels   WITH (connector = 'postgres', url = '${DELTAFRONT_TEST_DB}', table = 'public.labels');
 
 CREATE MATERIALIZED VIEW balances WITH (public = 'true') AS SELECT id, owner, balance FROM accounts;
 
@@ -22,3 +23,6 @@ CREATE POLICY staff ON mine TO staff USING (region = ANY (claim('regions')));
 CREATE MATERIALIZED VIEW audit AS SELECT id, account, amount FROM bookings;
 CREATE POLICY all_rows ON audit USING (true);
 GRANT SELECT ON audit TO staff;
+
+-- Its key is only what it is declared to be: two rows may have it, and then it can't be served.
+CREATE MATERIALIZED VIEW labelled WITH (public = 'true', key = 'label') AS SELECT label, id FROM labels;
