@@ -49,6 +49,7 @@ class DeltafrontClient {
   readonly #link: Link;
   readonly #feeds = new Map<string, Feed>();
   readonly #statuses = new Listeners<[ClientStatus, DeltafrontError | undefined]>();
+  readonly #errors = new Listeners<[DeltafrontError]>();
   readonly #end = new AbortController();
 
   /** Of this connection: feeds by their names in it, names that are not free yet, and parts of a diff. */
@@ -83,7 +84,7 @@ class DeltafrontClient {
     private readonly url: string,
     private readonly options: ConnectOptions,
   ) {
-    const { WebSocket, retry: { base = 500, cap = 15_000 } = {}, onStatus } = options;
+    const { WebSocket, retry: { base = 500, cap = 15_000 } = {}, onStatus, onError } = options;
     this.#link = new Link({ url, WebSocket, base, cap }, {
       opening: () => {
         this.#setStatus(this.status === "offline" ? "offline" : "connecting", this.error);
@@ -95,6 +96,7 @@ class DeltafrontClient {
       down: (error, isFinal) => this.#down(error, isFinal),
     });
     if (onStatus) this.#statuses.add(onStatus);
+    if (onError) this.#errors.add(onError);
     this.#listen();
   }
 
@@ -190,7 +192,7 @@ class DeltafrontClient {
 
   #down(error: DeltafrontError, isFinal: boolean): void {
     if (error.closeCode === 4001) this.#refused = "expired_token";
-    this.options.onError?.(error);
+    this.#errors.call(error);
     this.error = error;
     if (this.#feeds.size === 0 && !isFinal) return this.#disconnect("idle");
     this.#disconnect(isFinal ? "error" : "offline", true);
@@ -390,7 +392,7 @@ class DeltafrontClient {
     }
     if (id !== undefined) return this.#left(id);
     if (isTokenCode(code)) return this.#tokenRefused(error);
-    this.options.onError?.(error);
+    this.#errors.call(error);
   }
 
   /** It can't be had now. Of one that failed the server may still think, or not: it is left before it is asked for again. */
@@ -448,14 +450,14 @@ class DeltafrontClient {
       token = (await this.#askToken(refused)) ?? "";
     } catch (error) {
       if (connection !== this.#connection) return;
-      this.options.onError?.(unavailable(error));
+      this.#errors.call(unavailable(error));
       return this.#renewIn(TOKEN_RETRY_MS, refused);
     }
     if (connection !== this.#connection) return;
     const isOther = claimsOf(token).sub !== claimsOf(this.#token).sub;
     // Nobody can be sent as a message; and what is stored is of one who is another now.
     if (!token || (isOther && this.options.storage && this.options.user === undefined)) {
-      if (this.#token) this.reconnect();
+      if (token !== this.#token) this.reconnect();
     } else if (token !== this.#token) {
       this.#token = token;
       this.#link.send({ op: "authenticate", token });
@@ -487,7 +489,7 @@ class DeltafrontClient {
     if (this.#isOpening) {
       return this.#link.fail(error, !mayHold && (typeof token === "string" || this.#refusals >= REFUSALS_MAX));
     }
-    this.options.onError?.(error);
+    this.#errors.call(error);
     if (this.#refusals < REFUSALS_MAX || mayHold) this.#renewIn(TOKEN_RETRY_MS, error.code);
   }
 

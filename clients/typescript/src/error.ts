@@ -15,7 +15,7 @@ export type LocalCode =
   | "protocol"
   /** The filter is longer than the server takes. */
   | "too_large"
-  /** There is no `WebSocket` here: give one with the options. */
+  /** There is no `WebSocket` here (give one with the options), or it may not connect there. */
   | "no_websocket"
   /** The client or the subscription was closed. */
   | "closed"

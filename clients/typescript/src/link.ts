@@ -69,14 +69,16 @@ export class Link {
     if (this.state === "connecting" || this.state === "open") return;
     clearTimeout(this.#retry);
     const { WebSocket = globalThis.WebSocket, url } = this.options;
-    if (!WebSocket) {
+    let socket: SocketLike;
+    try {
+      socket = this.#socket = new WebSocket(url);
+    } catch (error) {
+      // There is none here, or it may not go there: a page of https to ws, say.
       this.state = "failed";
-      const advice = "there is no WebSocket here: give one with the options, such as that of the package `ws`";
-      return this.events.down(new DeltafrontError("no_websocket", advice), true);
+      return this.events.down(new DeltafrontError("no_websocket", `a WebSocket can't be made, see the option of that name: ${String(error)}`), true);
     }
     this.state = "connecting";
     this.events.opening();
-    const socket: SocketLike = (this.#socket = new WebSocket(url));
     this.#openedAt = Infinity;
     this.#deadline = Date.now() + GREETING_MS;
     this.#look = setInterval(() => {

@@ -56,6 +56,14 @@ it("says when there is no WebSocket", async () => {
   const without = connect("ws://x");
   await expect(without.subscribe("a").ready).rejects.toMatchObject({ code: "no_websocket" });
   expect(without.status).toBe("error");
+  class Forbidden {
+    constructor() {
+      throw new Error("an insecure WebSocket from a secure page");
+    }
+  }
+  const insecure = connect("ws://x", { WebSocket: Forbidden as never });
+  await expect(insecure.subscribe("a").ready).rejects.toThrow("insecure");
+  expect(insecure.subscribe("b").status).toBe("error");
   vi.unstubAllGlobals();
 });
 
@@ -268,6 +276,38 @@ it("does not take the answer of one connection for that of the next", async () =
   answers[1]!("x.new.x");
   await vi.advanceTimersByTimeAsync(0);
   expect(Peer.now.asked.map(({ op, token }) => [op, token])).toEqual([["authenticate", "x.new.x"], ["subscribe", undefined]]);
+});
+
+it("is somebody once a token is there, whether rows are stored or not", async () => {
+  const storage = storageOf({ rowsMax: 9, load: () => Promise.resolve(undefined), save: () => Promise.resolve() });
+  for (const options of [{}, { storage }, { storage, user: "ann" }]) {
+    let token = "";
+    const live = await client({ ...options, token: () => token });
+    live.subscribe("a");
+    await welcome();
+    expect(Peer.now.asked.map(({ op }) => op)).toEqual(["subscribe"]);
+    token = `x.${btoa('{"sub":"ann"}')}.x`;
+    await live.refreshToken();
+    await welcome();
+    expect(Peer.now.asked.some((asked) => asked.token === token)).toBe(true);
+    live.close();
+  }
+});
+
+it("goes on though the page's listeners throw", async () => {
+  const queue = vi.spyOn(globalThis, "queueMicrotask").mockImplementation(() => {});
+  const fail = () => {
+    throw new Error("a mistake of the page's");
+  };
+  const live = await client({ onError: fail, onStatus: fail });
+  const a = live.subscribe("a");
+  a.onStatus(fail);
+  await welcome();
+  Peer.now.onclose?.({ code: 1006 });
+  await vi.advanceTimersByTimeAsync(1000);
+  await welcome();
+  Peer.now.say(image(Peer.now.ids()[0], 1, [1]));
+  expect([a.status, live.status, queue.mock.calls.length > 4]).toEqual(["live", "live", true]);
 });
 
 it("shows nothing of what strangers see to one whose token is refused", async () => {
