@@ -148,15 +148,18 @@ it("asks again for a token that could not be had", async () => {
 
 it("stays away when it was cut off, until it is told to try again", async () => {
   const { proxy, url } = open();
-  const who = { sub: `cut off ${Date.now()}` };
+  // One of staff, who sees rows.
+  const who = { sub: `cut off ${Date.now()}`, role: "staff", regions: ["eu"] };
   const client = open().client({ token: () => sign(who) });
   const mine = client.subscribe("mine");
   await mine.ready;
+  expect(mine.size).toBeGreaterThan(0);
   await sleep(1100);
   const headers = { Authorization: `Bearer ${ADMIN_TOKEN}` };
   const revoked = await fetch(`${url}/v1/sessions/revoke`, { method: "POST", headers, body: JSON.stringify({ subject: who.sub }) });
   expect(revoked.status).toBeLessThan(300);
   await becomes(mine, "error");
+  expect(mine.size).toBe(0);
   expect([client.status, client.error?.closeCode, mine.error?.code]).toEqual(["error", 4501, "closed_by_server"]);
   const connections = proxy.connections;
   await sleep(1500);

@@ -294,6 +294,27 @@ it("is somebody once a token is there, whether rows are stored or not", async ()
   }
 });
 
+it("keeps nothing of one who was cut off, and all of one who is only too many", async () => {
+  const disk = new Map<string, any>();
+  const storage = storageOf({
+    rowsMax: 9,
+    load: () => Promise.resolve(undefined),
+    save: async (all) => all.forEach(([name, it]) => (it ? disk.set(name, it) : disk.delete(name))),
+  });
+  for (const [code, rows, stored] of [[4502, 2, 1], [4501, 0, 0]]) {
+    const live = await client({ storage, user: "ann", token: "x.y.z" });
+    const a = live.subscribe("a");
+    await welcome();
+    Peer.now.say({ op: "authenticated" }, image(Peer.now.ids()[0], 1, [1, 2]));
+    await vi.advanceTimersByTimeAsync(1100);
+    expect(disk.size).toBe(1);
+    Peer.now.onclose?.({ code });
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect([code, a.size, a.status, a.error?.closeCode, disk.size]).toEqual([code, rows, "error", code, stored]);
+    live.close();
+  }
+});
+
 it("goes on though the page's listeners throw", async () => {
   const queue = vi.spyOn(globalThis, "queueMicrotask").mockImplementation(() => {});
   const fail = () => {
