@@ -54,6 +54,20 @@ it("notices that nobody is there, though nobody says so", async () => {
   await open().agrees(balances);
 });
 
+it("says that rows may be old while the server has lost their source", async () => {
+  const { sql } = open();
+  const balances = open().client().subscribe("balances");
+  const statuses: Status[] = [];
+  balances.onStatus((status) => void statuses.push(status));
+  await balances.ready;
+  await sql.query("SELECT pg_terminate_backend(pid) FROM pg_stat_replication");
+  await eventually(() => statuses.includes("stale"));
+  await open().book(7, 70);
+  await becomes(balances, "live");
+  await open().agrees(balances);
+  expect(statuses).toEqual(["live", "stale", "live"]);
+});
+
 it("comes back when the server has been started again, and knows that it is another", async () => {
   const { sql } = open();
   await sql.query("DROP DATABASE IF EXISTS restarted");
