@@ -1,6 +1,7 @@
 import { DeltafrontError, isTokenCode } from "./error.js";
 import { Feed, Handle, Listeners, loadingOf, nameOf } from "./feed.js";
 import { Link, type Message, TIMER_MAX } from "./link.js";
+import type { Snapshot } from "./storage.js";
 import { claimsOf, refreshIn } from "./token.js";
 import type { Change, Client, ClientStatus, ConnectOptions, Status, SubscribeOptions, Subscription } from "./types.js";
 import { canonical, digest } from "./values.js";
@@ -35,9 +36,10 @@ export function socketUrl(url: string | { readonly href: string }): string {
 }
 
 /**
- * What is heard becomes items of a queue, each a step of all subscriptions together. They are taken in by
- * {@link DeltafrontClient.#flush}, which changes what is shown of all of them before any listener is told. The queue is held
- * back while a subscription that shows rows is behind the others: were they to go on, halves of transactions would be seen.
+ * What is heard becomes items of a queue, each a step of all subscriptions together. They are taken in by {@link
+ * DeltafrontClient.#flush}, which changes what is shown of all of them before any listener is told. The queue is held
+ * back while a subscription that shows rows is behind the others: were they to go on, halves of transactions would be
+ * seen.
  */
 class DeltafrontClient {
   status: ClientStatus = "idle";
@@ -198,7 +200,10 @@ class DeltafrontClient {
     this.#disconnect(isFinal ? "error" : "offline", true);
   }
 
-  /** There is no connection any more, or is to be none. What has come whole is shown, if it may be; the rest is forgotten. */
+  /**
+   * There is no connection any more, or is to be none. What has come whole is shown, if it may be; the rest is
+   * forgotten.
+   */
   #disconnect(status: ClientStatus, isLinkDown = false): void {
     this.#flush();
     this.#queue = [];
@@ -395,7 +400,10 @@ class DeltafrontClient {
     this.#errors.call(error);
   }
 
-  /** It can't be had now. Of one that failed the server may still think, or not: it is left before it is asked for again. */
+  /**
+   * It can't be had now. Of one that failed the server may still think, or not: it is left before it is asked for
+   * again.
+   */
   #later(feed: Feed, error: DeltafrontError, after?: number): void {
     if (error.code === "busy") {
       this.#byId.delete(feed.id!);
@@ -576,7 +584,9 @@ class DeltafrontClient {
       if (feed.isCaughtUp) feed.handles.forEach((handle) => handle.settle());
     }
     for (const [feed, change] of changes) [...feed.handles].forEach((handle) => handle.changes.call(change));
-    for (const [feed, status] of statuses) [...feed.handles].forEach((handle) => handle.statuses.call(status, feed.error));
+    for (const [feed, status] of statuses) {
+      [...feed.handles].forEach((handle) => handle.statuses.call(status, feed.error));
+    }
     if (changes.length > 0 && this.options.storage) this.#save ??= setTimeout(() => void this.#store(), SAVE_MS);
   }
 
@@ -645,8 +655,10 @@ class DeltafrontClient {
       const isKnown = shape && view && cursor;
       if (!feed.isDirty || !(isKnown || isGone)) return [];
       feed.isDirty = false;
-      const isKept = isKnown && collection.size <= storage.rowsMax;
-      const snapshot = isKept ? { version: 1 as const, time: Date.now(), shape, view, cursor, rows: collection.dump() } : undefined;
+      let snapshot: Snapshot | undefined;
+      if (isKnown && collection.size <= storage.rowsMax) {
+        snapshot = { version: 1, time: Date.now(), shape, view, cursor, rows: collection.dump() };
+      }
       return [[this.#storedName(feed), snapshot] as const];
     });
     if (snapshots.length > 0) await storage.save(snapshots);
@@ -698,4 +710,5 @@ class DeltafrontClient {
 
 const closed = () => new DeltafrontError("closed", "the client was closed");
 
-const unavailable = (error: unknown) => new DeltafrontError("token_unavailable", `the token could not be had: ${String(error)}`);
+const unavailable = (error: unknown) =>
+  new DeltafrontError("token_unavailable", `the token could not be had: ${String(error)}`);

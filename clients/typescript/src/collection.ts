@@ -3,7 +3,10 @@ import { type AnyRow, canonical, type Column, compareRows, type OrderBy, type Va
 /** Of what rows are. */
 export interface Shape {
   readonly columns: readonly Column[];
-  /** Columns by which rows are told apart; `null` when only the whole row does, which then may stand there several times. */
+  /**
+   * Columns by which rows are told apart; `null` when only the whole row does, which then may stand there several
+   * times.
+   */
   readonly key: readonly string[] | null;
   readonly order: readonly OrderBy[];
 }
@@ -31,8 +34,8 @@ const NOTHING: readonly AnyRow[] = Object.freeze([]);
 /**
  * Rows by key, and in order.
  *
- * What has changed since somebody looked is remembered as what was there before ({@link Collection.take}), so that however
- * many changes are told as one, and one that is undone is not told.
+ * What has changed since somebody looked is remembered as what was there before ({@link Collection.take}), so that
+ * however many changes are told as one, and one that is undone is not told.
  */
 export class Collection {
   shape: Shape | undefined;

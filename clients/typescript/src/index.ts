@@ -11,6 +11,8 @@
  */
 export { connect } from "./client.js";
 export { DeltafrontError, type ErrorCode, type LocalCode } from "./error.js";
-export { indexedDb, type IndexedDbOptions, type RawStorage, type Snapshot, type SnapshotStorage, storageOf } from "./storage.js";
+export { indexedDb, storageOf } from "./storage.js";
+export type { IndexedDbOptions, RawStorage, Snapshot, SnapshotStorage } from "./storage.js";
 export type * from "./types.js";
-export { type AnyRow, compareNumbers, type Decimal, type Float, type Int64, type OrderBy, type Timestamp, type Value } from "./values.js";
+export { compareNumbers } from "./values.js";
+export type { AnyRow, Decimal, Float, Int64, OrderBy, Timestamp, Value } from "./values.js";

@@ -40,8 +40,8 @@ const PER_LOOK = 40;
 export const TIMER_MAX = 2 ** 31 - 1;
 
 /**
- * One connection after the other. Knows when to come back and when not, and whether anybody is there; nothing of what is
- * said.
+ * One connection after the other. Knows when to come back and when not, and whether anybody is there; nothing of what
+ * is said.
  */
 export class Link {
   state: "idle" | "connecting" | "open" | "waiting" | "failed" = "idle";
@@ -75,7 +75,8 @@ export class Link {
     } catch (error) {
       // There is none here, or it may not go there: a page of https to ws, say.
       this.state = "failed";
-      return this.events.down(new DeltafrontError("no_websocket", `a WebSocket can't be made, see the option of that name: ${String(error)}`), true);
+      const advice = `a WebSocket can't be made, see the option of that name: ${String(error)}`;
+      return this.events.down(new DeltafrontError("no_websocket", advice), true);
     }
     this.state = "connecting";
     this.events.opening();
@@ -84,7 +85,8 @@ export class Link {
     this.#look = setInterval(() => {
       this.#allowance = Math.min(BURST, this.#allowance + PER_LOOK);
       this.#send();
-      if (Date.now() >= this.#deadline) this.fail(new DeltafrontError("timeout", "nothing was heard of the server for too long"));
+      if (Date.now() < this.#deadline) return;
+      this.fail(new DeltafrontError("timeout", "nothing was heard of the server for too long"));
     }, LOOK_MS);
     socket.onmessage = ({ data }) => {
       // Twice the time in which the server always says something is long enough.
@@ -100,11 +102,9 @@ export class Link {
     socket.onclose = ({ code, reason }) => {
       const told = reason ? `: ${reason}` : "";
       const isFinal = !comesBack(code);
-      this.#down(
-        new DeltafrontError(isFinal ? "closed_by_server" : "disconnected", `the connection was closed (${code})${told}`, code),
-        isFinal,
-        code === 1001 ? RESTART_MS : 0,
-      );
+      const error = isFinal ? "closed_by_server" : "disconnected";
+      const least = code === 1001 ? RESTART_MS : 0;
+      this.#down(new DeltafrontError(error, `the connection was closed (${code})${told}`, code), isFinal, least);
     };
   }
 

@@ -32,11 +32,12 @@ export interface ProjectionState<Row> {
 }
 
 /** What is shown where there is no subscription: on a server, and before the first effect. */
-const EMPTY: ProjectionState<AnyRow> = Object.freeze({ rows: Object.freeze([]), status: "connecting", error: undefined });
+const EMPTY: ProjectionState<AnyRow> =
+  Object.freeze({ rows: Object.freeze([]), status: "connecting", error: undefined });
 
 /**
- * The rows of a projection, as long as the component is there. Options are compared by what they say, so that they may be
- * written where they are used.
+ * The rows of a projection, as long as the component is there. Options are compared by what they say, so that they
+ * may be written where they are used.
  */
 export function useProjection<Name extends ProjectionName, Columns extends ColumnOf<RowOf<Name>>>(
   projection: Name,

@@ -29,7 +29,9 @@ export interface RawStorage extends Omit<SnapshotStorage, "load"> {
 /** How long a storage may take to tell what it has: those of some browsers never answer. */
 const LOAD_MS = 1_000;
 
-/** Makes a storage of a place of your own: what it has is believed only when it is whole, and not waited for too long. */
+/**
+ * Makes a storage of a place of your own: what it has is believed only when it is whole, and not waited for too long.
+ */
 export function storageOf(raw: RawStorage): SnapshotStorage {
   return {
     rowsMax: raw.rowsMax,

@@ -45,7 +45,8 @@ export function deltafrontCollectionOptions<Name extends ProjectionName, Columns
     let isReady = false;
     const take = (upserts: readonly AnyRow[], deletes: readonly AnyRow[]) => {
       if (held.key === null && !getKey) {
-        return markError(new DeltafrontError("no_key", `\`${held.projection}\` has no key: give it one, WITH (key = '…')`));
+        const advice = `\`${held.projection}\` has no key: give it one, WITH (key = '…')`;
+        return markError(new DeltafrontError("no_key", advice));
       }
       keyColumns = held.key ?? [];
       begin();

@@ -16,7 +16,8 @@ export function claimsOf(token: string): Claims {
 
 /**
  * Milliseconds until a new token is to be asked for: a fifth of what is left before the end, and at most a minute.
- * `undefined` of a token without an end, and of one that is over by our clock, which may be wrong: then the server says so.
+ * `undefined` of a token without an end, and of one that is over by our clock, which may be wrong: then the server
+ * says so.
  */
 export function refreshIn(exp: unknown, now: number): number | undefined {
   const left = Number(exp) * 1000 - now;

@@ -68,8 +68,8 @@ export interface SubscribeOptions<Row = AnyRow, Columns extends string = ColumnO
   /** Which columns; those of the key come in any case. All when it is left out. */
   readonly columns?: readonly Columns[];
   /**
-   * How the rows are sorted, ties by key. With a `limit` the server keeps those that come first; without one the rows are
-   * sorted here. The projection's own order when it is left out.
+   * How the rows are sorted, ties by key. With a `limit` the server keeps those that come first; without one the rows
+   * are sorted here. The projection's own order when it is left out.
    */
   readonly order?: readonly OrderBy<ColumnOf<Row>>[];
   /** Only the first so many in that order: 1 to 10,000. */
@@ -79,15 +79,18 @@ export interface SubscribeOptions<Row = AnyRow, Columns extends string = ColumnO
    * pace of the most eager: one that names no interval is told at once.
    */
   readonly batch?: number;
-  /** `"every"`: one change for each epoch. `"latest"`: the net of what happened since the last. If one asks for every, all are told of every. */
+  /**
+   * `"every"`: one change for each epoch. `"latest"`: the net of what happened since the last. If one asks for every,
+   * all are told of every.
+   */
   readonly mode?: "latest" | "every";
 }
 
 /**
  * - `connecting`: there are no rows yet.
  * - `live`: these are the rows as of {@link Client.epoch}, as are those of every other subscription that is live.
- * - `stale`: there is a connection, and yet these rows may be old: the server does not hear from their source, or has not
- *   sent what changed while we were away.
+ * - `stale`: there is a connection, and yet these rows may be old: the server does not hear from their source, or has
+ *   not sent what changed while we were away.
  * - `offline`: there is no connection; these are the rows of when there was one.
  * - `error`: see `error`.
  */
@@ -100,9 +103,9 @@ export interface Change<Row = AnyRow> {
   /** Rows that are gone, as they were. */
   readonly deletes: readonly Row[];
   /**
-   * When all rows were replaced, why: `"first"`, or what the server says (`"log"`, `"restart"`, `"view"`, `"claims"`), or
-   * `"stored"` (they come from storage) or `"error"` (they are not for you any more). `upserts` and `deletes` are the
-   * difference all the same.
+   * When all rows were replaced, why: `"first"`, or what the server says (`"log"`, `"restart"`, `"view"`,
+   * `"claims"`), or `"stored"` (they come from storage) or `"error"` (they are not for you any more). `upserts` and
+   * `deletes` are the difference all the same.
    */
   readonly reset?: string;
   /** Of which step of the server these rows are; 0 where it is not known. */
@@ -151,9 +154,9 @@ export interface SocketLike {
 
 export interface ConnectOptions {
   /**
-   * Who you are. A function is asked when a connection is made, before the token expires, and when one was refused: then
-   * it is given the reason (`"expired_token"`, …), so that it knows better than to answer with the same. An empty string is
-   * nobody. Without it you see what policies show to everyone.
+   * Who you are. A function is asked when a connection is made, before the token expires, and when one was refused:
+   * then it is given the reason (`"expired_token"`, …), so that it knows better than to answer with the same. An
+   * empty string is nobody. Without it you see what policies show to everyone.
    */
   token?: string | ((refused?: string) => string | Promise<string>);
   /** Under whose name rows are stored; the `sub` of the token when it is left out. */
@@ -166,9 +169,9 @@ export interface ConnectOptions {
   /** Where the platform has none of its own: Node before 22. */
   WebSocket?: new (url: string) => SocketLike;
   /**
-   * When rows change and listeners are told: `"sync"` (the default), as soon as a transaction is here; `"microtask"`; or
-   * `"frame"`, at most once a frame. What came in between is told as one change, unless a subscription has the mode
-   * `"every"`.
+   * When rows change and listeners are told: `"sync"` (the default), as soon as a transaction is here; `"microtask"`;
+   * or `"frame"`, at most once a frame. What came in between is told as one change, unless a subscription has the
+   * mode `"every"`.
    */
   notify?: "sync" | "microtask" | "frame";
   /** Milliseconds: the n-th try waits a random time up to `base · 2ⁿ`, and up to `cap`. 500 and 15,000. */
@@ -181,8 +184,8 @@ export interface ConnectOptions {
   /** Milliseconds that a subscription stays after the last one to use it was closed, for one that follows. 250. */
   linger?: number;
   /**
-   * Milliseconds that all wait for one that is being brought up to date, so that they change together; then the others go
-   * on, and that one is `stale`. 5,000.
+   * Milliseconds that all wait for one that is being brought up to date, so that they change together; then the
+   * others go on, and that one is `stale`. 5,000.
    */
   hold?: number;
 }
@@ -203,7 +206,9 @@ export interface Client {
     options?: SubscribeOptions<NoInfer<Row>>,
   ): Subscription<Row>;
   onStatus(listener: (status: ClientStatus, error: DeltafrontError | undefined) => void): Unsubscribe;
-  /** Asks for the token now, and sends it: after a login, or when claims have changed. What is seen changes by diffs. */
+  /**
+   * Asks for the token now, and sends it: after a login, or when claims have changed. What is seen changes by diffs.
+   */
   refreshToken(): Promise<void>;
   /** Tries at once, also after an error that ended it. */
   reconnect(): void;

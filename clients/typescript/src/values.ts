@@ -27,8 +27,8 @@ export interface Column {
 }
 
 /**
- * The same text for what means the same, whatever the order of members. A `bigint` is written as a string of its digits,
- * which the server takes for any number.
+ * The same text for what means the same, whatever the order of members. A `bigint` is written as a string of its
+ * digits, which the server takes for any number.
  */
 export function canonical(value: unknown): string {
   return JSON.stringify(value, (_, it: unknown) => {
@@ -50,8 +50,8 @@ export type Compare = (a: Value, b: Value) => number;
 const sign = (a: number | bigint | string, b: typeof a) => (a < b ? -1 : a > b ? 1 : 0);
 
 /**
- * Compares numbers as they are told: exactly, also where they differ behind what a float keeps. NaN is the largest, as in
- * Postgres.
+ * Compares numbers as they are told: exactly, also where they differ behind what a float keeps. NaN is the largest,
+ * as in Postgres.
  */
 export function compareNumbers(a: Value, b: Value): number {
   const [x, y] = [Number(a), Number(b)];
@@ -93,7 +93,10 @@ export function compareTimes(a: Value, b: Value): number {
 
 const NUMBERS = /^(smallint|integer|bigint|numeric|real|double)/;
 
-/** How values of a column's type compare. What has no order of its own here (intervals, bytes, arrays) goes by its text. */
+/**
+ * How values of a column's type compare. What has no order of its own here (intervals, bytes, arrays) goes by its
+ * text.
+ */
 export function comparison(type: string): Compare {
   if (type.endsWith("]")) return compareTexts;
   if (NUMBERS.test(type)) return compareNumbers;
