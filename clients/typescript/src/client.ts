@@ -324,6 +324,8 @@ class DeltafrontClient {
 
   #askAgain(feed: Feed): void {
     if (!this.#isReady) return;
+    // One that the server does not know of is what others may be waiting for.
+    if (feed.id === undefined) return this.#ask(feed);
     this.#push(() => {
       this.#leave(feed);
       this.#ask(feed);
@@ -530,6 +532,7 @@ class DeltafrontClient {
 
   #schedule(): void {
     if (this.#isScheduled || this.#queue.length === 0) return;
+    if (this.#isHeld()) return this.#wait();
     const flush = () => {
       this.#isScheduled = false;
       this.#flush();

@@ -224,6 +224,45 @@ it("asks again when the server was busy, when it is told to", async () => {
   expect(a.status).toBe("live");
 });
 
+/** It was waited for by all, and itself waited for its turn among them: nothing moved any more. */
+it("asks again for one that all wait for", async () => {
+  const live = await client({ hold: 2000 });
+  const [a, b] = [live.subscribe("a"), live.subscribe("b")];
+  await welcome();
+  const [ida, idb] = Peer.now.ids();
+  Peer.now.say(image(ida, 1, [1]), image(idb, 1, [1]));
+  Peer.now.onclose?.({ code: 1006 });
+  await vi.advanceTimersByTimeAsync(500);
+  await welcome();
+  Peer.now.say({ op: "error", id: idb, code: "busy", message: "", retry_after_ms: 1000 }, image(ida, 2, [], { resumed: true, upsert: [[2]] }));
+  expect(ids(a.rows)).toEqual([1]);
+  await vi.advanceTimersByTimeAsync(1000);
+  expect(Peer.now.ids()).toEqual([ida, idb, idb]);
+  Peer.now.say({ op: "error", id: idb, code: "busy", message: "", retry_after_ms: 5000 });
+  await vi.advanceTimersByTimeAsync(1000);
+  expect([ids(a.rows), a.status, b.status]).toEqual([[1, 2], "live", "stale"]);
+  await vi.advanceTimersByTimeAsync(4000);
+  Peer.now.say(image(idb, 3, [], { resumed: true }));
+  expect([b.status, Peer.now.ids().length]).toEqual(["live", 4]);
+});
+
+/** One that came from storage made all others wait, and nobody looked at the clock. */
+it("waits no longer for one that comes from storage", async () => {
+  const snapshot = { version: 1 as const, time: 1, view: "v", cursor: "b-1", rows: [[7]], shape: { columns: first.columns, key: ["id"], order: [] } };
+  const storage = storageOf({ rowsMax: 9, load: (name) => Promise.resolve(name.includes("late") ? snapshot : undefined), save: () => Promise.resolve() });
+  const live = await client({ hold: 2000, storage, user: "ann" });
+  const a = live.subscribe("a");
+  await welcome();
+  Peer.now.say(image(Peer.now.ids()[0], 1, [1]));
+  const late = live.subscribe("late");
+  await vi.advanceTimersByTimeAsync(10);
+  expect([ids(late.rows), late.status]).toEqual([[7], "offline"]);
+  Peer.now.say({ op: "diff", ...stamp(2), diffs: [{ id: Peer.now.ids()[0], upsert: [[2]] }], last: true });
+  expect(a.size).toBe(1);
+  await vi.advanceTimersByTimeAsync(2000);
+  expect([a.size, late.status]).toEqual([2, "stale"]);
+});
+
 it("says what is stale, and what is fresh again", async () => {
   const live = await client();
   const a = live.subscribe("a");
