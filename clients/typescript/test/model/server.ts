@@ -144,7 +144,8 @@ export class Session {
   }
 
   send(text: string) {
-    if (this.readyState !== 1) throw new Error("sent to a socket that is not open");
+    // As WebSockets do it: what is sent too early is a mistake, what is sent too late is lost.
+    if (this.readyState === 0) throw new Error("sent to a socket that is not open yet");
     setTimeout(() => this.readyState === 1 && !this.#isSilent && this.#receive(JSON.parse(text)), 10);
   }
 
