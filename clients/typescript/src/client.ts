@@ -306,6 +306,7 @@ class DeltafrontClient {
 
   #ask(feed: Feed): void {
     if (!this.#isReady || feed.id !== undefined || !feed.isLoaded) return;
+    clearTimeout(feed.retry);
     // The same name for the same everywhere: the server makes a message once for all who are sent the same bytes.
     const name = digest(feed.name);
     let id = name;
@@ -327,6 +328,8 @@ class DeltafrontClient {
     // One that the server does not know of is what others may be waiting for.
     if (feed.id === undefined) return this.#ask(feed);
     this.#push(() => {
+      // It may have come meanwhile: what waits behind this would be taken in twice.
+      if (!feed.error) return;
       this.#leave(feed);
       this.#ask(feed);
     });

@@ -246,6 +246,21 @@ it("asks again for one that all wait for", async () => {
   expect([b.status, Peer.now.ids().length]).toEqual(["live", 4]);
 });
 
+/** A second subscriber asked at once, the pause went on, and at its end what was under way was left and taken in twice. */
+it("asks once for what was busy, whoever asks", async () => {
+  const live = await client();
+  const a = live.subscribe("a");
+  await welcome();
+  const [id] = Peer.now.ids();
+  Peer.now.say({ op: "error", id, code: "busy", message: "", retry_after_ms: 3000 });
+  live.subscribe("a", { mode: "every" });
+  expect(Peer.now.ids()).toEqual([id, id]);
+  Peer.now.say({ op: "image", id, ...first, rows: [[1]], last: false });
+  await vi.advanceTimersByTimeAsync(4000);
+  Peer.now.say({ op: "image", id, ...stamp(1), rows: [[2]], last: true });
+  expect([Peer.now.ids().length, a.status, ids(a.rows)]).toEqual([2, "live", [1, 2]]);
+});
+
 /** One that came from storage made all others wait, and nobody looked at the clock. */
 it("waits no longer for one that comes from storage", async () => {
   const snapshot = { version: 1 as const, time: 1, view: "v", cursor: "b-1", rows: [[7]], shape: { columns: first.columns, key: ["id"], order: [] } };
