@@ -23,6 +23,7 @@ pub mod route; // which views a change concerns
 mod index; // where the rows are that have certain values
 pub mod image; // all rows of a view, in pieces
 pub mod viewer; // who looks, and what policies let them see
+pub mod ask; // what a client asks of a projection, as far as it may see it
 pub mod session; // what one client is owed; decides, and knows no socket
 pub mod protocol; // what clients ask
 pub mod wire; // what clients are sent

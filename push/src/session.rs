@@ -5,18 +5,17 @@
 //! image of a new subscription goes out in pieces, between the diffs of the others, and joins them
 //! with its last one: that brings it to the very epoch that they are at.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrow::error::ArrowError;
 use bytes::Bytes;
-use filter::Predicate;
 use pipeline::Epoch;
 
-use crate::hub::{FellOff, Hub, Moment, Projection, ProjectionId, Reasons};
+use crate::ask::{Seen, fingerprint, view_spec};
+use crate::hub::{FellOff, Hub, Moment, Reasons};
 use crate::image::{Image, Piece};
 use crate::json::write_string;
 use crate::message::{Draft, Message};
@@ -25,7 +24,6 @@ use crate::random::some_time;
 use crate::signal::Signal;
 use crate::view::{Due, Told, View, ViewSpec};
 use crate::viewer::Viewer;
-use crate::window::Window;
 use crate::wire::{Changes, Diff, FrameKey, Members, heartbeat, write_shape};
 
 /// What a session may have.
@@ -58,8 +56,6 @@ impl Default for SessionLimits {
     }
 }
 
-/// The largest window.
-pub const LIMIT_MAX: u64 = 10_000;
 /// Rows of all windows of a session.
 const SESSION_WINDOW_ROWS_MAX: usize = 10_000;
 /// When to ask again while the server is busy: at a time of their own, or all would come at once again.
@@ -994,75 +990,16 @@ fn first_epoch(due: &[Due]) -> Epoch {
     due.first().map_or(Epoch(0), |due| due.record.stamp.epoch)
 }
 
-/// By which a client's view is known again, as long as the server runs.
-#[must_use]
-pub fn fingerprint(spec: &ViewSpec) -> String {
-    let mut hasher = DefaultHasher::new();
-    spec.hash(&mut hasher);
-    format!("{:016x}", hasher.finish())
-}
-
 /// A refusal of what can be had a little later.
 fn busy(message: &str) -> Refusal {
     Refusal { retry_after: Some(some_time(RETRY_MIN, RETRY_MAX)), ..Refusal::new("busy", message) }
 }
 
-/// What a client asks for, as far as it may see it, and what its own filter weighs.
-struct Seen {
-    spec: ViewSpec,
-    weight: usize,
-}
-
-/// The view that a client asks for, as far as it may see it.
-fn view_spec(projection: ProjectionId, info: &Projection, asked: &Subscribe, viewer: &Viewer) -> Result<Seen, Refusal> {
-    let Some(sight) = viewer.sight(info) else { return Err(viewer.nothing_of(info)) };
-    let find = |name: &str| {
-        // A column that may not be seen is one that is not there.
-        info.schema.index_of(name).ok().filter(|column| sight.columns.contains(column)).ok_or_else(|| {
-            let names: Vec<&str> = sight.columns.iter().map(|&i| info.schema.field(i).name().as_str()).collect();
-            let (name, names) = (shorten(name), shorten(&names.join(", ")));
-            Refusal::new("bad_request", format!("`{}` has no column `{name}`; it has {names}", info.name))
-        })
-    };
-    let predicate = match &asked.filter {
-        None => Predicate::all(),
-        Some(filter) => Predicate::parse(filter, &info.schema, &|column| sight.columns.contains(&column))
-            .map_err(|error| Refusal::new("bad_filter", format!("{}: {}", error.path, error.message)))?,
-    };
-    let weight = predicate.weight();
-    let predicate = predicate.and(&sight.rows);
-    let mut columns: BTreeSet<usize> = match &asked.columns {
-        None => sight.columns.clone(),
-        Some(names) if names.is_empty() => return Err(Refusal::new("bad_request", "`columns` names no column")),
-        Some(names) => names.iter().map(|name| find(name)).collect::<Result<_, _>>()?,
-    };
-    columns.extend(info.key.iter().flatten());
-    let window = match (asked.limit, &asked.order) {
-        (None, None) => None,
-        (None, Some(_)) => {
-            let message = "`order` is for a `limit`: without one all rows are sent, and sorting is the client's";
-            return Err(Refusal::new("bad_request", message));
-        }
-        (Some(limit), order) => {
-            if limit == 0 || limit > LIMIT_MAX {
-                return Err(Refusal::new("bad_request", format!("`limit` is 1 to {LIMIT_MAX}")));
-            }
-            let order = match order {
-                None => info.order.iter().filter(|(column, _)| sight.columns.contains(column)).copied().collect(),
-                Some(order) => {
-                    order.iter().map(|by| Ok((find(&by.column)?, by.descending))).collect::<Result<_, Refusal>>()?
-                }
-            };
-            Some(Window { order, limit: usize::try_from(limit).unwrap_or(usize::MAX) })
-        }
-    };
-    let spec = ViewSpec { projection, predicate, columns: columns.into_iter().collect(), window };
-    Ok(Seen { spec, weight })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use std::collections::BTreeSet;
 
     use crate::hub::{PART_BYTES, Projection, Stamp};
     use crate::testing::{

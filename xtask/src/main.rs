@@ -2,6 +2,7 @@
 
 mod autobahn;
 mod bench;
+mod client;
 mod compose;
 mod demo;
 mod mutants;
@@ -48,7 +49,7 @@ enum Chore {
     Up,
     /// Set up what the tests need, then run them: all, or one part
     Test {
-        /// A part: unit, oracle, e2e, kafka, slt, browser; or one that runs only when asked for: compose,
+        /// A part: unit, oracle, e2e, kafka, slt, browser, client; or one that runs only when asked for: compose,
         /// autobahn (half an hour; `autobahn core` a minute)
         part: Option<String>,
         /// Only tests whose names contain this; of autobahn, `core` or cases such as `6.*,7.1.*`

@@ -7,7 +7,7 @@ use xtask::kafka;
 use xtask::postgres::{apt_install, find_or_install};
 
 use crate::process::{cargo, cargo_on_all, run};
-use crate::{autobahn, compose};
+use crate::{autobahn, client, compose};
 
 /// The parts of an ordinary run, with the arguments by which cargo runs them.
 ///
@@ -33,10 +33,15 @@ pub fn test(part: Option<&str>, filter: Option<&str>) -> Result<()> {
     if part == Some("autobahn") {
         return autobahn::test(filter);
     }
+    if part == Some("client") {
+        eprintln!("Postgres: {}", find_or_install()?.display());
+        eprintln!("Chromium: {}", find_or_install_chromium()?);
+        return client::test(filter);
+    }
     let chosen: Vec<_> = PARTS.iter().filter(|(name, _)| part.is_none_or(|part| part == *name)).collect();
     if chosen.is_empty() {
         bail!(
-            "there is no part `{}`; there are unit, oracle, e2e, kafka, slt, browser, compose and autobahn",
+            "there is no part `{}`; there are unit, oracle, e2e, kafka, slt, browser, client, compose and autobahn",
             part.unwrap_or_default()
         );
     }
@@ -62,6 +67,8 @@ pub fn test(part: Option<&str>, filter: Option<&str>) -> Result<()> {
         run(&mut command)?;
     }
     if part.is_none() {
+        eprintln!("== client");
+        client::test(None)?;
         eprintln!("== doc");
         run(cargo_on_all("test").arg("--doc"))?;
     }

@@ -12,8 +12,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::header::{
-    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue, WWW_AUTHENTICATE,
-    X_CONTENT_TYPE_OPTIONS,
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER,
+    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode, Version};
 use percent_encoding::percent_decode_str;
@@ -22,7 +22,8 @@ use serde_json::json;
 use super::gate::Caller;
 use super::identity::Identity;
 use super::peers::Slot;
-use super::{Shared, WithheldNow, credentials, handshake, websocket};
+use super::{Shared, WithheldNow, credentials, handshake, query, websocket};
+use crate::ask::{Seen, fingerprint, view_spec};
 use crate::held::counted;
 use crate::hub::{Hub, ProjectionId};
 use crate::image::{Image, Piece};
@@ -62,7 +63,7 @@ pub async fn answer(shared: Arc<Shared>, mut request: Request<Incoming>, slot: A
     };
     if path.starts_with("/v1/")
         && path != "/v1/socket"
-        && let Err(refused) = takes_no_parameter(request.uri().query())
+        && let Err(refused) = takes_parameters(&path, request.uri().query())
     {
         shared.metrics.refused.inc();
         return refusal(StatusCode::BAD_REQUEST, &refused);
@@ -111,7 +112,7 @@ pub async fn answer(shared: Arc<Shared>, mut request: Request<Incoming>, slot: A
     match path.as_str() {
         "/v1/projections" => with_type(StatusCode::OK, JSON, catalog(&shared, Some(&viewer), is_operator)),
         other => match other.strip_prefix("/v1/projections/") {
-            Some(name) => rows(&shared, &plain(name), &viewer),
+            Some(name) => rows(&shared, &plain(name), request.uri().query(), &viewer),
             None => refusal(
                 StatusCode::NOT_FOUND,
                 &Refusal::new("not_found", format!("there is nothing at {}", shorten(other))),
@@ -135,19 +136,16 @@ fn name_host(request: &mut Request<Incoming>) -> Result<(), &'static str> {
     }
 }
 
-/// Nothing is asked by parameters yet, and one that is passed over would be answered with everything.
-fn takes_no_parameter(query: Option<&str>) -> Result<(), Refusal> {
+/// Only rows are asked for by parameters, and one that is passed over would be answered with everything.
+fn takes_parameters(path: &str, query: Option<&str>) -> Result<(), Refusal> {
     credentials::check_query(query)?;
+    let of_rows = path.strip_prefix("/v1/projections/").is_some_and(|name| !name.contains('/'));
     match query.into_iter().flat_map(|query| query.split('&')).find(|pair| !pair.is_empty()) {
-        None => Ok(()),
-        Some(pair) => {
+        Some(pair) if !of_rows => {
             let name = plain(pair.split('=').next().unwrap_or(pair));
-            let message = format!(
-                "there is no parameter `{}` here; for some rows or columns subscribe at /v1/socket",
-                shorten(&name)
-            );
-            Err(Refusal::new("bad_request", message))
+            Err(Refusal::new("bad_request", format!("there is no parameter `{}` here", shorten(&name))))
         }
+        _ => Ok(()),
     }
 }
 
@@ -344,7 +342,7 @@ fn details(shared: &Shared, name: &str, what: &str) -> Response<Body> {
 }
 
 /// `GET /v1/projections/NAME`
-fn rows(shared: &Shared, name: &str, viewer: &Viewer) -> Response<Body> {
+fn rows(shared: &Shared, name: &str, query: Option<&str>, viewer: &Viewer) -> Response<Body> {
     let id = match find(shared, name) {
         Ok(id) => id,
         Err(refusal) => return *refusal,
@@ -353,11 +351,20 @@ fn rows(shared: &Shared, name: &str, viewer: &Viewer) -> Response<Body> {
     let Some(sight) = viewer.sight(info) else {
         return refusal(StatusCode::FORBIDDEN, &viewer.nothing_of(info));
     };
+    let seen = query::parse(query, &info.schema, &|column| sight.columns.contains(&column))
+        .and_then(|asked| view_spec(id, info, &asked, viewer));
+    let spec = match seen.and_then(|seen| has_room(shared, seen)) {
+        Ok(spec) => spec,
+        Err(refused) => {
+            shared.metrics.refused.inc();
+            return not_answered(&refused);
+        }
+    };
     let failed = Arc::clone(&shared.hub.now().failed);
     if let Some(reason) = failed.get(&id) {
         return refusal(StatusCode::CONFLICT, &viewer.failure(info, reason));
     }
-    let view = shared.hub.view(ViewSpec::seen(id, &sight));
+    let view = shared.hub.view(spec);
     let Some(image) = Image::of(&shared.hub, &view) else {
         let message = "the tables that it reads are still being copied; /readyz tells how far that is";
         return refusal(StatusCode::SERVICE_UNAVAILABLE, &Refusal::new("not_ready", message));
@@ -369,6 +376,33 @@ fn rows(shared: &Shared, name: &str, viewer: &Viewer) -> Response<Body> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// One request costs others no more than a session may.
+fn has_room(shared: &Shared, seen: Seen) -> Result<ViewSpec, Refusal> {
+    let limits = &shared.options.session;
+    if seen.weight > limits.filter_weight_max {
+        let message = format!("this filter weighs {}, and may weigh {} at most", seen.weight, limits.filter_weight_max);
+        return Err(Refusal::new("too_heavy", message));
+    }
+    let rows = seen.spec.window.as_ref().map_or(0, |window| window.limit);
+    if !shared.hub.has_view(&seen.spec) && shared.hub.window_rows() + rows > limits.window_rows_max {
+        return Err(Refusal::new("busy", "the windows of all clients have as many rows as they may have"));
+    }
+    Ok(seen.spec)
+}
+
+fn not_answered(refused: &Refusal) -> Response<Body> {
+    let status = match refused.code {
+        "forbidden" => StatusCode::FORBIDDEN,
+        "busy" => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    let mut response = refusal(status, refused);
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
     response
 }
 
@@ -397,7 +431,8 @@ impl Parts {
             write_string(&mut out, &self.view.info.name);
             out.push(b',');
             write_shape(&mut out, &self.view.info, &self.view.spec);
-            out.push(b',');
+            // By this and the cursor a subscription to the same goes on from here.
+            out.extend_from_slice(format!(r#","view":"{}","#, fingerprint(&self.view.spec)).as_bytes());
             out.extend_from_slice(self.image.stamp().json());
             out.extend_from_slice(br#","rows":["#);
             self.state = PartsState::Rows(false);
@@ -547,10 +582,10 @@ mod tests {
                     no body
                 GET /v1/projections/keyed
                     200, application/json, no-store, nosniff
-                    {"projection":"keyed","columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":["id"],"order":[],"epoch":1,"position":{"shop":"0/1"},"commit_time":"1970-01-01T00:00:00Z","cursor":"boot-1","rows":[[1,"ann"],[2,"bob"]]}
+                    {"projection":"keyed","columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":["id"],"order":[],"view":"eddb89b8c12de960","epoch":1,"position":{"shop":"0/1"},"commit_time":"1970-01-01T00:00:00Z","cursor":"boot-1","rows":[[1,"ann"],[2,"bob"]]}
                 GET /v1/projections/bag
                     200, application/json, no-store, nosniff
-                    {"projection":"bag","columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":null,"order":[],"epoch":1,"position":{"shop":"0/1"},"commit_time":"1970-01-01T00:00:00Z","cursor":"boot-1","rows":[[5,"x"],[5,"x"]]}
+                    {"projection":"bag","columns":[{"name":"id","type":"bigint"},{"name":"name","type":"text"}],"key":null,"order":[],"view":"2f3c835a93f9d820","epoch":1,"position":{"shop":"0/1"},"commit_time":"1970-01-01T00:00:00Z","cursor":"boot-1","rows":[[5,"x"],[5,"x"]]}
                 GET /v1/projections/none
                     404, application/json, no-store, nosniff
                     {"op":"error","code":"unknown_projection","message":"there is no projection `none`"}
@@ -753,9 +788,8 @@ mod tests {
         for (what, name) in [
             ("GET /v1/projections/keyed?where=x", "where"),
             ("GET /v1/projections/keyed?&limit", "limit"),
-            ("HEAD /v1/projections/keyed?limit=1", ""),
+            ("HEAD /v1/projections/keyed?limit=many", ""),
             ("GET /v1/projections/keyed?sp%20ace=1&b=2", "sp ace"),
-            ("GET /v1/projections/none?where=x", "where"),
             ("GET /v1/projections/keyed/errors?since=1", "since"),
             ("GET /v1/projections/keyed/explain?x", "x"),
             ("GET /v1/projections?name=keyed", "name"),
@@ -768,7 +802,7 @@ mod tests {
             assert!(told && body.len() < 500, "{what}: {body}");
         }
         let (status, body) = get(served.address, "GET /v1/projections?where=x", &[]).await;
-        let expected = r#"{"op":"error","code":"bad_request","message":"there is no parameter `where` here; for some rows or columns subscribe at /v1/socket"}"#;
+        let expected = r#"{"op":"error","code":"bad_request","message":"there is no parameter `where` here"}"#;
         assert_eq!((status, body.as_str()), (400, expected));
         // A token there is told of as one, wherever it stands.
         for what in ["GET /v1/projections/keyed?a=1&token=x", "GET /v1/projections/keyed/errors?access_token=x"] {
@@ -785,6 +819,49 @@ mod tests {
         ] {
             assert_eq!(get(served.address, what, &[]).await.0, 200, "{what}");
         }
+    }
+
+    /// As a subscription to the same shows them, and goes on from there: by the cursor and the view that stand beside them.
+    #[tokio::test]
+    async fn rows_are_those_that_are_asked_for() {
+        let hub = ample_hub();
+        publish(&hub, 1, "+keyed(1,ann) +keyed(2,bob) +keyed(3,ann) +keyed(4,eve)");
+        let served = Served::start(hub, ServeOptions::default()).await;
+        let rows = async |query: &str| {
+            let (status, body) = get(served.address, &format!("GET /v1/projections/keyed?{query}"), &[]).await;
+            let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+            if status == 200 { body["rows"].to_string() } else { format!("{status} {}", body["code"]) }
+        };
+        for (query, expected) in [
+            ("name=eq.ann", r#"[[1,"ann"],[3,"ann"]]"#),
+            ("where={%22name%22:{%22_neq%22:%22ann%22}}&id=lt.4", r#"[[2,"bob"]]"#),
+            ("order=name.desc,id.desc&limit=3", r#"[[4,"eve"],[2,"bob"],[3,"ann"]]"#),
+            ("select=id&name=in.(bob,eve)", "[[2],[4]]"),
+            ("name=eq.nobody", "[]"),
+            ("name=gt.7&order=name", r#"400 "bad_request""#),
+            ("id=eq.one", r#"400 "bad_filter""#),
+            ("limit=0", r#"400 "bad_request""#),
+            ("limit=10001", r#"400 "bad_request""#),
+        ] {
+            assert_eq!(rows(query).await, expected, "{query}");
+        }
+        let heavy: Vec<String> = (0..300).map(|item| format!("name=like.*{item}*")).collect();
+        assert_eq!(rows(&heavy.join("&")).await, r#"400 "too_heavy""#);
+        let (_, body) = get(served.address, "GET /v1/projections/keyed?name=eq.ann", &[]).await;
+        let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        let mut session = crate::session::Session::new(Arc::clone(&served.hub));
+        session.receive(&format!(
+            r#"{{"op":"subscribe","id":"a","projection":"keyed","where":{{"name":{{"_eq":"ann"}}}},"resume":{{"cursor":{},"view":{}}}}}"#,
+            body["cursor"], body["view"]
+        ));
+        publish(&served.hub, 2, "-keyed(1,ann) +keyed(5,ann) +keyed(6,joe)");
+        session.advance();
+        let told: Vec<String> = std::iter::from_fn(|| session.next_message())
+            .map(|message| crate::testing::text(message.json()).to_owned())
+            .collect();
+        let told = told.concat();
+        let resumed = [r#""resumed":true"#, r#""rows":[]"#, r#""upsert":[[5,"ann"]]"#, r#""delete":[[1]]"#];
+        assert!(resumed.iter().all(|part| told.contains(part)), "{told}");
     }
 
     #[tokio::test]
