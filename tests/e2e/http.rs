@@ -97,3 +97,65 @@ async fn a_connection_that_panics_ends_the_server() {
     socket.write_all(request.as_bytes()).await.expect("sent");
     tokio::time::timeout(PATIENCE, server).await.expect("it ends").expect("it ends by itself");
 }
+
+/// What a URL asks, Postgres answers the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_asked_for_by_a_url_are_those_of_postgres() {
+    let postgres = postgres();
+    let sql = tests::connect(&postgres, "shop").await;
+    sql.batch_execute(
+        "CREATE TABLE t (id bigint PRIMARY KEY, status text, total numeric(10,2), at timestamptz, is_new boolean);
+         INSERT INTO t SELECT i, (ARRAY['open', 'paid', 'sent, late', NULL])[i % 4 + 1], i * 1.37, timestamptz '2026-01-01' + i * interval '7 hours',
+           CASE i % 3 WHEN 0 THEN NULL ELSE i % 3 = 1 END FROM generate_series(1, 200) i;",
+    )
+    .await
+    .expect("a table");
+    let project = ProjectFolder::new(
+        &postgres,
+        "CREATE TABLE t WITH (connector = 'postgres', url = '$DB');
+         CREATE MATERIALIZED VIEW orders AS SELECT id, status, total, at, is_new FROM t;",
+    );
+    let server = Server::start(&project).await;
+    for (query, wanted) in [
+        ("status=eq.open", "WHERE status = 'open'"),
+        ("status=neq.open", "WHERE status <> 'open'"),
+        (
+            "status=in.(open,%22sent,%20late%22)&total=gte.100",
+            "WHERE status IN ('open', 'sent, late') AND total >= 100",
+        ),
+        ("status=is.null", "WHERE status IS NULL"),
+        ("status=not.is.null&id=lt.50", "WHERE status IS NOT NULL AND id < 50"),
+        ("status=not.eq.open", "WHERE NOT status = 'open'"),
+        ("status=like.*a*", "WHERE status LIKE '%a%'"),
+        ("status=ilike.S*+LATE", "WHERE status ILIKE 's% late'"),
+        ("is_new=is.true", "WHERE is_new IS TRUE"),
+        ("is_new=eq.false&id=gt.190", "WHERE is_new = false AND id > 190"),
+        ("at=gte.2026-02-01T00:00:00%2B01:00", "WHERE at >= '2026-02-01 00:00:00+01'"),
+        ("total=eq.13.70", "WHERE total = 13.70"),
+        (
+            "where={%22_or%22:[{%22id%22:{%22_eq%22:1}},{%22status%22:{%22_eq%22:%22paid%22}}]}&id=lte.20",
+            "WHERE (id = 1 OR status = 'paid') AND id <= 20",
+        ),
+        ("order=status.desc,total&limit=7", "ORDER BY status DESC, total LIMIT 7"),
+        ("order=status,id.desc&limit=60&select=id", "ORDER BY status, id DESC LIMIT 60"),
+        (
+            "order=is_new.desc.nullsfirst,id&limit=5&status=eq.paid",
+            "WHERE status = 'paid' ORDER BY is_new DESC, id LIMIT 5",
+        ),
+    ] {
+        let (status, body) = http::get(&server.address(), &format!("/v1/projections/orders?{query}")).await;
+        assert_eq!(status, 200, "{query}: {body}");
+        let body: Value = serde_json::from_str(&body).expect("JSON");
+        let mut ids: Vec<i64> =
+            body["rows"].as_array().expect("rows").iter().map(|row| row[0].as_i64().expect("an id")).collect();
+        let found = sql.query(&format!("SELECT id FROM t {wanted}"), &[]).await.expect("an answer");
+        let mut expected: Vec<i64> = found.iter().map(|row| row.get(0)).collect();
+        if !wanted.contains("ORDER BY") {
+            ids.sort_unstable();
+            expected.sort_unstable();
+        }
+        assert_eq!(ids, expected, "{query}");
+        assert!(!ids.is_empty(), "{query} asks for something");
+    }
+    server.stop().await;
+}
