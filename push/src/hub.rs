@@ -313,6 +313,12 @@ impl Hub {
         &self.projections
     }
 
+    /// What a client gives back to go on from an epoch.
+    #[must_use]
+    pub fn cursor(&self, epoch: Epoch) -> String {
+        format!("{}-{epoch}", self.boot)
+    }
+
     /// Where a client is that gives this cursor back; `None` when it is of another run of the server.
     #[must_use]
     pub fn at_cursor(&self, cursor: &str) -> Option<Epoch> {

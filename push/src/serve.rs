@@ -10,6 +10,7 @@ mod hostile; // clients that mean no good
 mod http; // paths to answers
 pub mod identity; // who a client is, for as long as its session lasts
 mod peers; // how many are connected
+mod events; // changes as server-sent events
 mod query; // what a URL asks of a projection
 pub mod socket; // one WebSocket: bytes to events, messages to bytes, deadlines
 mod stalled; // who takes nothing, and who of them goes

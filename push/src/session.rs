@@ -322,6 +322,23 @@ impl Session {
         self.sending.push_back(Sending::Message(message.into()));
     }
 
+    /// Begins as this viewer, with a subscription.
+    ///
+    /// # Errors
+    /// When there is none to be had.
+    pub fn begin(&mut self, asked: &Subscribe, viewer: Viewer) -> Result<(), Refusal> {
+        self.viewer = viewer;
+        self.subscribe(asked)
+    }
+
+    /// Where the client is with a subscription, by cursor and view, if it has all that it was told: nothing is on its way,
+    /// and the image has come.
+    #[must_use]
+    pub fn whole_at(&self, id: &str) -> Option<(String, String)> {
+        let held = self.subscriptions.get(id).filter(|held| matches!(held.state, State::Live) && !self.has_next())?;
+        Some((self.hub.cursor(self.moment.epoch), fingerprint(&held.view.spec)))
+    }
+
     fn subscribe(&mut self, asked: &Subscribe) -> Result<(), Refusal> {
         if self.subscriptions.contains(&asked.id) {
             return Err(Refusal::new("duplicate_id", format!("there is a subscription `{}` already", asked.id)));

@@ -10,6 +10,7 @@ use sql::Diagnostics;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
 
 use crate::demo::{Demo, Shape};
 use crate::prepare::{Ask, Prepared, prepare};
@@ -131,6 +132,15 @@ struct ExplainArgs {
     /// Ask no database: every table's columns must be declared
     #[arg(long)]
     offline: bool,
+}
+
+/// The program: does what its arguments say.
+#[must_use]
+pub fn program() -> ExitCode {
+    // Libraries that take the process's cryptography (Fluvio's client) get ours, whichever of them would
+    // be first to choose. Nobody has chosen yet, so this can't fail.
+    let _ = aws_lc_rs::default_provider().install_default();
+    main(Cli::parse())
 }
 
 /// Runs a command.

@@ -136,6 +136,13 @@ async fn the_page_is_live() {
         ["east", "north", "south", "west"]
     );
 
+    // The browser's own EventSource beside it.
+    browser
+        .run("window.told = []; window.source = new EventSource('/v1/projections/revenue_by_region/changes?region=neq.east'); source.onmessage = event => told.push({ at: event.lastEventId, ...JSON.parse(event.data) })")
+        .await;
+    let told = eventually(|| browser.run("return told"), |told| told[0]["last"] == true).await;
+    assert_eq!(told[0]["rows"].as_array().expect("rows").len(), 3);
+
     // A change in Postgres is a change on the page: the row comes, and its cells flash.
     postgres
         .psql_in(
@@ -154,6 +161,10 @@ async fn the_page_is_live() {
         format!("{}|{}", table[1][1].as_str().expect("orders"), table[1][2].as_str().expect("revenue")),
         expected
     );
+
+    let told = eventually(|| browser.run("return told"), |told| told[1]["op"] == "diff").await;
+    assert!(told[1]["diffs"][0]["upsert"].to_string().contains("moon"), "{told}");
+    assert_ne!(told[0]["at"], told[1]["at"]);
 
     // The chart and its figures move, and another projection can be chosen.
     postgres
@@ -195,6 +206,12 @@ async fn the_page_is_live() {
     server.ready().await;
     eventually(|| browser.run("return document.getElementById('connection').textContent"), |text| text == "live").await;
     eventually(|| browser.run(TABLE), |table| table.as_array().is_some_and(|table| table.len() == 10)).await;
+    // It has come back too, and knows that this is another run of the server.
+    eventually(
+        || browser.run("return told.at(-1).reset ?? told.findLast(it => it.reset)?.reset"),
+        |reset| reset == "restart",
+    )
+    .await;
     tokio::time::sleep(Duration::from_millis(1)).await;
     drop(browser);
     server.stop().await;

@@ -22,7 +22,7 @@ use serde_json::json;
 use super::gate::Caller;
 use super::identity::Identity;
 use super::peers::Slot;
-use super::{Shared, WithheldNow, credentials, handshake, query, websocket};
+use super::{Shared, WithheldNow, credentials, events, handshake, query, websocket};
 use crate::ask::{Seen, fingerprint, view_spec};
 use crate::held::counted;
 use crate::hub::{Hub, ProjectionId};
@@ -108,6 +108,17 @@ pub async fn answer(shared: Arc<Shared>, mut request: Request<Incoming>, slot: A
     if path == "/v1/socket" {
         return websocket::upgrade(shared, request, slot, identity);
     }
+    if let Some(name) = path.strip_prefix("/v1/projections/").and_then(|path| path.strip_suffix("/changes")) {
+        let found = find(&shared, &plain(name));
+        return match found.map(|id| events::begin(&shared, &request, &slot, id, identity)) {
+            Ok(Ok(response)) => response,
+            Ok(Err(refused)) => {
+                shared.metrics.refused.inc();
+                not_answered(&refused)
+            }
+            Err(refusal) => *refusal,
+        };
+    }
     let viewer = identity.map(|identity| identity.viewer).unwrap_or_default();
     match path.as_str() {
         "/v1/projections" => with_type(StatusCode::OK, JSON, catalog(&shared, Some(&viewer), is_operator)),
@@ -139,7 +150,8 @@ fn name_host(request: &mut Request<Incoming>) -> Result<(), &'static str> {
 /// Only rows are asked for by parameters, and one that is passed over would be answered with everything.
 fn takes_parameters(path: &str, query: Option<&str>) -> Result<(), Refusal> {
     credentials::check_query(query)?;
-    let of_rows = path.strip_prefix("/v1/projections/").is_some_and(|name| !name.contains('/'));
+    let name = path.strip_prefix("/v1/projections/").map(|name| name.strip_suffix("/changes").unwrap_or(name));
+    let of_rows = name.is_some_and(|name| !name.contains('/'));
     match query.into_iter().flat_map(|query| query.split('&')).find(|pair| !pair.is_empty()) {
         Some(pair) if !of_rows => {
             let name = plain(pair.split('=').next().unwrap_or(pair));
@@ -397,6 +409,7 @@ fn not_answered(refused: &Refusal) -> Response<Body> {
     let status = match refused.code {
         "forbidden" => StatusCode::FORBIDDEN,
         "busy" => StatusCode::SERVICE_UNAVAILABLE,
+        "projection_failed" => StatusCode::CONFLICT,
         _ => StatusCode::BAD_REQUEST,
     };
     let mut response = refusal(status, refused);

@@ -1,0 +1,7 @@
+//! The program, as the tests are compiled.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    server::cli::program()
+}
