@@ -228,9 +228,9 @@ mod tests {
     use tokio::time::timeout;
 
     use super::super::ServeOptions;
-    use super::super::testing::{PATIENCE, People, Served, get, request};
+    use super::super::testing::{PATIENCE, People, Served, get, post, request};
     use crate::hub::Hub;
-    use crate::testing::{ample_hub, fail, publish};
+    use crate::testing::{ample_hub, fail, not_ready, publish};
 
     /// An answer's events as they come.
     struct Reader {
@@ -348,6 +348,75 @@ mod tests {
         assert_eq!(get(served.address, &format!("GET {CHANGES}"), &[]).await.0, 409);
     }
 
+    /// Who comes back with the id of half an image would never be told the rest of it.
+    #[tokio::test]
+    async fn what_leaves_a_client_halfway_has_no_id() {
+        let hub = ample_hub();
+        let rows: Vec<String> = (0..3000).map(|id| format!("+keyed({id},{})", "x".repeat(500))).collect();
+        publish(&hub, 1, &rows.join(" "));
+        let served = Served::start(Arc::clone(&hub), ServeOptions::default()).await;
+        let response = request(served.address, &format!("GET {CHANGES}"), &[]).await.expect("an answer");
+        let mut reader = Reader { body: Limited::new(response.into_body(), 1 << 24), text: String::new() };
+        let (mut parts, mut rows) = (0, 0);
+        loop {
+            let (message, id) = reader.next().await.expect("a part");
+            parts += 1;
+            rows += message["rows"].as_array().map_or(0, Vec::len);
+            assert_eq!(id.is_some(), message["last"] == true, "part {parts}");
+            if message["last"] == true {
+                break;
+            }
+        }
+        assert!(parts > 1 && rows == 3000, "{rows} rows in {parts} parts");
+    }
+
+    /// Nor has a heartbeat while there is nothing yet to be whole with.
+    #[tokio::test]
+    async fn who_waits_for_the_first_copy_is_nowhere() {
+        let hub = not_ready(1 << 20);
+        let options = ServeOptions { heartbeat: Duration::from_millis(20), ..ServeOptions::default() };
+        let served = Served::start(Arc::clone(&hub), options).await;
+        let mut reader = Reader::open(&served, CHANGES, &[]).await;
+        let (message, id) = reader.next().await.expect("a heartbeat");
+        assert_eq!((message["op"].as_str(), id), (Some("heartbeat"), None));
+    }
+
+    #[tokio::test]
+    async fn changes_come_when_their_interval_is_over_and_sessions_are_counted() {
+        let limits = crate::session::SessionLimits {
+            interval_min: Duration::from_millis(100),
+            window_rows_max: 10,
+            ..crate::session::SessionLimits::default()
+        };
+        let options = ServeOptions {
+            heartbeat: Duration::from_secs(3600),
+            session: Arc::new(limits),
+            connections_per_subject_max: 1,
+            ..ServeOptions::default()
+        };
+        let hub = ample_hub();
+        publish(&hub, 1, "+keyed(1,ann)");
+        let served = Served::start_with(Arc::clone(&hub), options, Arc::new(People::default())).await;
+        let ann = [("authorization", "Bearer ann")];
+        let mut reader = Reader::open(&served, CHANGES, &ann).await;
+        reader.next().await.expect("an image");
+        for epoch in 2..4 {
+            publish(&hub, epoch, &format!("+keyed({epoch},x)"));
+            assert_eq!(reader.next().await.expect("a diff").0["epoch"], epoch);
+        }
+        // One session is all that she may have, until it is over.
+        assert_eq!(get(served.address, &format!("GET {CHANGES}"), &ann).await.0, 503);
+        drop(reader);
+        let again =
+            async || request(served.address, &format!("GET {CHANGES}"), &ann).await.expect("an answer").status();
+        while again().await != 200 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        for path in ["/v1/projections/keyed?limit=11", "/v1/projections/keyed/changes?limit=11"] {
+            assert_eq!(get(served.address, &format!("GET {path}"), &[]).await.0, 503, "{path}: windows have no room");
+        }
+    }
+
     /// A token that is over, and one that is revoked, end what they opened.
     #[tokio::test]
     async fn a_token_holds_for_as_long_as_it_does() {
@@ -360,6 +429,11 @@ mod tests {
         let bearer = format!("Bearer ann@{}", soon.as_millis());
         let mut reader = Reader::open(&served, CHANGES, &[("authorization", &bearer)]).await;
         // It ends by itself, or the reader loses patience.
+        while reader.next().await.is_some() {}
+        let mut reader = Reader::open(&served, CHANGES, &[("authorization", "Bearer bob")]).await;
+        reader.next().await.expect("an image");
+        let (path, admin) = ("/v1/sessions/revoke", "Bearer the admin token");
+        assert_eq!(post(served.address, "POST", path, admin, r#"{"subject":"bob"}"#).await.0, 200);
         while reader.next().await.is_some() {}
     }
 }

@@ -221,6 +221,7 @@ mod tests {
             "where={\"id\":{\"_gt\":1}}&status=ilike.*a+b*&select=id",
             "id=in.(1,2,3)&status=in.(a,\"b,c\",\"d\\\"e\",)",
             "status=is.null&is_new=is.true&is_new=eq.f&id=not.gte.7",
+            "is_new=eq.true",
             "status=eq.eq.a.b&status=neq.%C3%A4",
             "order=status.asc.nullslast,id.desc.nullsfirst",
             "order=status.nullsfirst",
@@ -249,6 +250,8 @@ mod tests {
                 {"_and":[{"id":{"_in":["1","2","3"]}},{"status":{"_in":["a","b,c","d\"e",""]}}]} None None None
             status=is.null&is_new=is.true&is_new=eq.f&id=not.gte.7
                 {"_and":[{"status":{"_is_null":true}},{"is_new":{"_eq":true}},{"is_new":{"_eq":false}},{"_not":{"id":{"_gte":"7"}}}]} None None None
+            is_new=eq.true
+                {"is_new":{"_eq":true}} None None None
             status=eq.eq.a.b&status=neq.%C3%A4
                 {"_and":[{"status":{"_eq":"eq.a.b"}},{"status":{"_neq":"ä"}}]} None None None
             order=status.asc.nullslast,id.desc.nullsfirst
