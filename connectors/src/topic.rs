@@ -221,31 +221,32 @@ pub struct TopicTable {
 
 impl TopicTable {
     /// What messages tell. One whose key a column of text can't show is left out, and is bad.
-    fn events(&mut self, messages: &[Message<'_>]) -> Result<Events, FormatError> {
+    fn events(&mut self, payloads: &[Payload<'_>]) -> Result<Events, FormatError> {
         let is_text = |place: &usize| *self.table.schema.field(*place).data_type() == DataType::Utf8;
-        let shows_keys = self.metadata.iter().any(|(place, of)| *of == Metadata::Key && is_text(place));
-        let can_show = |message: &Message<'_>| {
-            !shows_keys || message.payload.key.is_none_or(|key| std::str::from_utf8(key).is_ok())
-        };
-        let (places, payloads): (Vec<usize>, Vec<Payload<'_>>) = messages
-            .iter()
-            .enumerate()
-            .filter(|(_, message)| can_show(message))
-            .map(|(place, message)| (place, message.payload))
-            .unzip();
-        let mut events = self.decoder.decode(&payloads)?;
-        if places.len() < messages.len() {
+        if !self.metadata.iter().any(|(place, of)| *of == Metadata::Key && is_text(place)) {
+            return self.decoder.decode(payloads);
+        }
+        let can_show = |payload: &Payload<'_>| payload.key.is_none_or(|key| std::str::from_utf8(key).is_ok());
+        let (places, shown): (Vec<usize>, Vec<Payload<'_>>) =
+            payloads.iter().copied().enumerate().filter(|(_, payload)| can_show(payload)).unzip();
+        let mut events = self.decoder.decode(&shown)?;
+        if places.len() < payloads.len() {
             events.from.iter_mut().for_each(|from| *from = places[*from]);
             events.bad.iter_mut().for_each(|bad| bad.message = places[bad.message]);
-            let left_out = messages.iter().enumerate().filter(|(_, message)| !can_show(message));
+            let left_out = payloads.iter().enumerate().filter(|(_, payload)| !can_show(payload));
             events.bad.extend(left_out.map(|(message, _)| Bad { message, reason: NO_TEXT.to_owned() }));
             events.bad.sort_by_key(|bad| bad.message);
         }
         Ok(events)
     }
 
-    fn read(&mut self, topic: &Arc<str>, messages: &[Message<'_>]) -> Result<TableBatch, ReadError> {
-        let events = self.events(messages)?;
+    fn read(
+        &mut self,
+        topic: &Arc<str>,
+        messages: &[Message<'_>],
+        payloads: &[Payload<'_>],
+    ) -> Result<TableBatch, ReadError> {
+        let events = self.events(payloads)?;
         if self.on_error == OnError::Stop
             && let Some(bad) = events.bad.first()
         {
@@ -395,8 +396,9 @@ impl TopicReader {
             if messages.is_empty() {
                 continue;
             }
+            let payloads: Vec<Payload<'_>> = messages.iter().map(|message| message.payload).collect();
             for (place, table) in tables {
-                let batch = table.read(topic, messages)?;
+                let batch = table.read(topic, messages, &payloads)?;
                 changes.extend(batch.changes.map(|changes| (*place, changes)));
                 commit_time = commit_time.max(batch.commit_time);
                 let letters = batch.bad.into_iter().map(|(message, reason)| {

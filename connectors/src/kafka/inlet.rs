@@ -9,7 +9,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _, OwnedMessage};
+use rdkafka::message::{BorrowedMessage, Headers as _, OwnedMessage};
 
 use crate::format::Payload;
 use crate::topic::hold::{Held, Hold, NoBoundary};
@@ -146,39 +146,37 @@ pub struct Kept {
     message: OwnedMessage,
 }
 
-impl Kept {
-    /// The message.
-    #[must_use]
-    pub fn view(&self) -> Message<'_> {
-        Held::view(self)
+impl Held for Kept {
+    fn view(&self) -> Message<'_> {
+        view(&self.message, self.partition)
     }
 }
 
-impl Held for Kept {
-    fn view(&self) -> Message<'_> {
-        let message = &self.message;
-        Message {
-            partition: self.partition,
-            offset: message.offset(),
-            timestamp: message.timestamp().to_millis(),
-            payload: Payload { key: message.key(), value: message.payload() },
-            headers: message,
-        }
+/// A message of librdkafka's, whoever's memory it is in.
+pub fn view<M: rdkafka::Message + Headers>(message: &M, partition: TopicPartition) -> Message<'_> {
+    Message {
+        partition,
+        offset: message.offset(),
+        timestamp: message.timestamp().to_millis(),
+        payload: Payload { key: message.key(), value: message.payload() },
+        headers: message,
+    }
+}
+
+fn each_header(message: &impl rdkafka::Message, take: &mut dyn FnMut(&str, Option<&[u8]>)) {
+    for header in message.headers().into_iter().flat_map(|headers| headers.iter()) {
+        take(header.key, header.value);
     }
 }
 
 impl Headers for OwnedMessage {
     fn each(&self, take: &mut dyn FnMut(&str, Option<&[u8]>)) {
-        for header in self.headers().into_iter().flat_map(|headers| headers.iter()) {
-            take(header.key, header.value);
-        }
+        each_header(self, take);
     }
 }
 
 impl Headers for BorrowedMessage<'_> {
     fn each(&self, take: &mut dyn FnMut(&str, Option<&[u8]>)) {
-        for header in self.headers().into_iter().flat_map(|headers| headers.iter()) {
-            take(header.key, header.value);
-        }
+        each_header(self, take);
     }
 }

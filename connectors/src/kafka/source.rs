@@ -15,9 +15,8 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::Offset;
 
 use crate::dead_letters::{DeadLetterFile, DeadLetterWriter};
-use crate::format::Payload;
 use crate::source::{Link, Problem, Source, SourceState, SourceTable};
-use crate::topic::hold::Hold;
+use crate::topic::hold::{Held, Hold};
 use crate::topic::in_time::InTime;
 use crate::topic::options::{DeadLettersTo, Mode, OnDataLoss, Start, TopicRequest};
 use crate::topic::pump::{Halt, Pump};
@@ -29,7 +28,7 @@ use super::client::{ANSWER_TIMEOUT, Cluster, Context};
 use super::dead_letters::TopicWriter;
 use super::describe::{Topic, TopicId, describe};
 use super::error::{Response, describe as in_words, problem, response_to};
-use super::inlet::{Inlet, Kept};
+use super::inlet::{Inlet, Kept, view};
 use super::watch::Watch;
 
 /// How long to wait for a message before looking at what else there is to do.
@@ -425,7 +424,10 @@ impl Reading {
             patience = Duration::ZERO;
         }
         if !messages.is_empty() {
-            let views: Vec<Message<'_>> = messages.iter().map(view).collect();
+            let views: Vec<Message<'_>> = messages
+                .iter()
+                .map(|message| view(message, TopicPartition::of_only_topic(message.partition())))
+                .collect();
             self.pump.take(&views).map_err(stopped)?;
         }
         for partition in at_end {
@@ -442,7 +444,7 @@ impl Reading {
         loop {
             let whole = held.next(BATCH_MESSAGES, Instant::now());
             if !whole.messages.is_empty() {
-                let views: Vec<Message<'_>> = whole.messages.iter().map(Kept::view).collect();
+                let views: Vec<Message<'_>> = whole.messages.iter().map(Held::view).collect();
                 self.pump.take(&views).map_err(stopped)?;
             }
             for (partition, next) in &whole.passed {
@@ -730,14 +732,4 @@ fn stopped(halt: Halt) -> Broken {
         Halt::Internal(error) => (error, "please report this with the log"),
     };
     Broken::End(End::Operator { error, remedy: remedy.to_owned() })
-}
-
-fn view<'a>(message: &'a BorrowedMessage<'_>) -> Message<'a> {
-    Message {
-        partition: TopicPartition::of_only_topic(message.partition()),
-        offset: message.offset(),
-        timestamp: message.timestamp().to_millis(),
-        payload: Payload { key: message.key(), value: message.payload() },
-        headers: message,
-    }
 }

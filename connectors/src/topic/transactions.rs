@@ -236,21 +236,25 @@ impl<M> Queue<M> {
         popped
     }
 
-    /// Takes the events of a run out of what stays.
+    /// Takes the events of a run out of what stays. What stands behind them is not looked at.
     fn remove(&mut self, run: usize) -> Vec<Entry<M>> {
         let before: usize = self.runs.range(..run).map(|run| run.events).sum();
-        let until = before + self.runs.remove(run).map_or(0, |run| run.events);
-        let (mut place, mut removed) = (0, Vec::new());
-        for entry in std::mem::take(&mut self.entries) {
+        let mut left = self.runs.remove(run).map_or(0, |run| run.events);
+        let (mut place, mut stay, mut removed) = (0, Vec::new(), Vec::new());
+        while left > 0
+            && let Some(entry) = self.entries.pop_front()
+        {
             let is_event = entry.part.is_some();
-            if is_event && (before..until).contains(&place) {
+            if is_event && place >= before {
                 self.bytes -= entry.bytes;
+                left -= 1;
                 removed.push(entry);
             } else {
-                self.entries.push_back(entry);
+                stay.push(entry);
             }
             place += usize::from(is_event);
         }
+        stay.into_iter().rev().for_each(|entry| self.entries.push_front(entry));
         removed
     }
 }
