@@ -5,8 +5,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use filter::Predicate;
 
-use crate::hub::{Projection, ProjectionId};
+use crate::hub::{Hub, Projection, ProjectionId};
 use crate::protocol::{Refusal, Subscribe, shorten};
+use crate::session::SessionLimits;
 use crate::view::ViewSpec;
 use crate::viewer::Viewer;
 use crate::window::Window;
@@ -76,6 +77,18 @@ pub fn view_spec(
     };
     let spec = ViewSpec { projection, predicate, columns: columns.into_iter().collect(), window };
     Ok(Seen { spec, weight })
+}
+
+/// The rows of all clients' windows have a bound; those that are the same count once.
+///
+/// # Errors
+/// `busy`, when this one has no room.
+pub fn has_window_room(hub: &Hub, limits: &SessionLimits, spec: &ViewSpec) -> Result<(), Refusal> {
+    let Some(window) = &spec.window else { return Ok(()) };
+    if !hub.has_view(spec) && hub.window_rows() + window.limit > limits.window_rows_max {
+        return Err(Refusal::busy("the windows of all clients have as many rows as they may have"));
+    }
+    Ok(())
 }
 
 /// By which a client's view is known again, as long as the server runs.

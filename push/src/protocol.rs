@@ -7,11 +7,17 @@ use pipeline::Position;
 use serde_json::{Map, Value};
 
 use crate::json::write_string;
+use crate::random::some_time;
 
 /// Version of this protocol, sent in the greeting.
 pub const PROTOCOL_VERSION: u32 = 2;
 /// Characters that a client's name for a subscription may have.
 pub const ID_CHARS_MAX: usize = 64;
+
+/// When to ask again while the server is busy: at a time of their own, or all would come at once again.
+pub const RETRY_MIN: Duration = Duration::from_secs(1);
+/// The latest such time.
+pub const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// What a client asks.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,6 +123,11 @@ impl Refusal {
     /// A refusal that is about no subscription in particular.
     pub fn new(code: &'static str, message: impl Into<String>) -> Refusal {
         Refusal { code, message: message.into(), id: None, retry_after: None }
+    }
+
+    /// A refusal of what can be had a little later.
+    pub fn busy(message: impl Into<String>) -> Refusal {
+        Refusal { retry_after: Some(some_time(RETRY_MIN, RETRY_MAX)), ..Refusal::new("busy", message) }
     }
 
     /// A refusal about a subscription.

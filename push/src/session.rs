@@ -14,13 +14,12 @@ use arrow::error::ArrowError;
 use bytes::Bytes;
 use pipeline::Epoch;
 
-use crate::ask::{Seen, fingerprint, view_spec};
+use crate::ask::{Seen, fingerprint, has_window_room, view_spec};
 use crate::hub::{FellOff, Hub, Moment, Reasons};
 use crate::image::{Image, Piece};
 use crate::json::write_string;
 use crate::message::{Draft, Message};
 use crate::protocol::{Batch, Mode, PROTOCOL_VERSION, Refusal, Request, Subscribe, parse, shorten};
-use crate::random::some_time;
 use crate::signal::Signal;
 use crate::view::{Due, Told, View, ViewSpec};
 use crate::viewer::Viewer;
@@ -58,9 +57,6 @@ impl Default for SessionLimits {
 
 /// Rows of all windows of a session.
 const SESSION_WINDOW_ROWS_MAX: usize = 10_000;
-/// When to ask again while the server is busy: at a time of their own, or all would come at once again.
-const RETRY_MIN: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Answers that wait to be sent; with as many a client is not listened to.
 const SENDING_MAX: usize = 8;
 /// Changes over several epochs that are merged for one client. Above it rows are sent anew.
@@ -380,7 +376,7 @@ impl Session {
             },
         };
         if self.hub.images.load(Ordering::Relaxed) >= self.limits.images_max {
-            return Err(busy("many clients have just come: ask again in a moment"));
+            return Err(Refusal::busy("many clients have just come: ask again in a moment"));
         }
         let begin = begin.unwrap_or_else(Begin::Reset);
         let view = self.hub.view(spec);
@@ -411,10 +407,7 @@ impl Session {
             );
             return Err(Refusal::new("too_heavy", message));
         }
-        if !self.hub.has_view(spec) && self.hub.window_rows() + window.limit > self.limits.window_rows_max {
-            return Err(busy("the windows of all clients have as many rows as they may have"));
-        }
-        Ok(())
+        has_window_room(&self.hub, &self.limits, spec)
     }
 
     fn add(&mut self, asked: &Subscribe, view: Arc<View>, weight: usize, state: State) {
@@ -1005,11 +998,6 @@ impl Loading {
 
 fn first_epoch(due: &[Due]) -> Epoch {
     due.first().map_or(Epoch(0), |due| due.record.stamp.epoch)
-}
-
-/// A refusal of what can be had a little later.
-fn busy(message: &str) -> Refusal {
-    Refusal { retry_after: Some(some_time(RETRY_MIN, RETRY_MAX)), ..Refusal::new("busy", message) }
 }
 
 #[cfg(test)]

@@ -144,8 +144,7 @@ pub fn program() -> ExitCode {
 }
 
 /// Runs a command.
-#[must_use]
-pub fn main(cli: Cli) -> ExitCode {
+fn main(cli: Cli) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("error: can't start: {error}")),

@@ -9,7 +9,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arrow::error::ArrowError;
 use bytes::Bytes;
@@ -27,12 +27,10 @@ use super::{Shared, query};
 use crate::held::counted;
 use crate::hub::ProjectionId;
 use crate::message::Message;
-use crate::protocol::{Refusal, Resume, Subscribe};
+use crate::protocol::{RETRY_MAX, RETRY_MIN, Refusal, Resume, Subscribe};
 use crate::random::some_time;
 use crate::session::Session;
 
-/// When a client that was cut off comes back: at a time of its own, or all would at once.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 /// The client's name for its only subscription.
 const ID: &str = "changes";
 
@@ -56,7 +54,9 @@ pub fn begin(
     let asked = Subscribe { id: ID.to_owned(), projection: info.name.clone(), resume, ..asked };
     // Streams of one connection are sessions like any other.
     let slot = match request.version() {
-        Version::HTTP_2 => Some(slot.another().map_err(|_| busy("there are as many sessions as there may be"))?),
+        Version::HTTP_2 => {
+            Some(slot.another().map_err(|_| Refusal::busy("there are as many sessions as there may be"))?)
+        }
         _ => None,
     };
     let mut session = Session::with_limits(Arc::clone(&shared.hub), Arc::clone(&shared.options.session));
@@ -64,12 +64,12 @@ pub fn begin(
     if let Some(subject) = identity.as_ref().and_then(|identity| identity.subject.as_ref())
         && !shared.subjects.add(subject, session.signal(), shared.options.connections_per_subject_max)
     {
-        return Err(busy("there are as many sessions of yours as there may be"));
+        return Err(Refusal::busy("there are as many sessions of yours as there may be"));
     }
     let now = Instant::now();
     shared.metrics.sessions.inc();
     shared.metrics.subscriptions.inc();
-    let retry = format!("retry: {}\n\n", some_time(RETRY.0, RETRY.1).as_millis());
+    let retry = format!("retry: {}\n\n", some_time(RETRY_MIN, RETRY_MAX).as_millis());
     let events = Events {
         place: shared.stopping.sessions().add(session.signal()),
         shared: Arc::clone(shared),
@@ -91,10 +91,6 @@ pub fn begin(
     // nginx would keep events until it has a buffer full of them.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     Ok(response)
-}
-
-fn busy(message: &str) -> Refusal {
-    Refusal { retry_after: Some(some_time(RETRY.0, RETRY.1)), ..Refusal::new("busy", message) }
 }
 
 struct Events {
@@ -136,8 +132,7 @@ impl Events {
 
     /// Until the token holds no longer.
     fn time_left(&self) -> Option<Duration> {
-        let end = self.identity.as_ref()?.expires? + self.shared.authenticator.grace();
-        Some(end.duration_since(SystemTime::now()).unwrap_or_default())
+        self.identity.as_ref()?.time_left(self.shared.authenticator.grace())
     }
 
     fn event(&mut self, message: &Message) -> Bytes {
@@ -221,6 +216,8 @@ impl Stream for Events {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use std::time::SystemTime;
 
     use http_body_util::Limited;
     use hyper::body::Incoming;

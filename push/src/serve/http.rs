@@ -23,7 +23,7 @@ use super::gate::Caller;
 use super::identity::Identity;
 use super::peers::Slot;
 use super::{Shared, WithheldNow, credentials, events, handshake, query, websocket};
-use crate::ask::{Seen, fingerprint, view_spec};
+use crate::ask::{Seen, fingerprint, has_window_room, view_spec};
 use crate::held::counted;
 use crate::hub::{Hub, ProjectionId};
 use crate::image::{Image, Piece};
@@ -398,10 +398,7 @@ fn has_room(shared: &Shared, seen: Seen) -> Result<ViewSpec, Refusal> {
         let message = format!("this filter weighs {}, and may weigh {} at most", seen.weight, limits.filter_weight_max);
         return Err(Refusal::new("too_heavy", message));
     }
-    let rows = seen.spec.window.as_ref().map_or(0, |window| window.limit);
-    if !shared.hub.has_view(&seen.spec) && shared.hub.window_rows() + rows > limits.window_rows_max {
-        return Err(Refusal::new("busy", "the windows of all clients have as many rows as they may have"));
-    }
+    has_window_room(&shared.hub, limits, &seen.spec)?;
     Ok(seen.spec)
 }
 
@@ -413,8 +410,8 @@ fn not_answered(refused: &Refusal) -> Response<Body> {
         _ => StatusCode::BAD_REQUEST,
     };
     let mut response = refusal(status, refused);
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    if let Some(after) = refused.retry_after {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(after.as_secs()));
     }
     response
 }

@@ -20,6 +20,14 @@ pub struct Identity {
     pub expires: Option<SystemTime>,
 }
 
+impl Identity {
+    /// Until the token holds no longer, with so much grace; `None` when its time has no end.
+    #[must_use]
+    pub fn time_left(&self, grace: Duration) -> Option<Duration> {
+        Some((self.expires? + grace).duration_since(SystemTime::now()).unwrap_or_default())
+    }
+}
+
 /// An answer that may have to be fetched.
 pub type Identifying = Pin<Box<dyn Future<Output = Result<Identity, Refusal>> + Send>>;
 

@@ -10,7 +10,7 @@ use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -277,8 +277,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Until the session must end because its token has expired and no new one has come.
     fn time_left(&self) -> Option<Duration> {
-        let end = self.identity.as_ref()?.expires? + self.shared.authenticator.grace();
-        Some(end.duration_since(SystemTime::now()).unwrap_or_default())
+        self.identity.as_ref()?.time_left(self.shared.authenticator.grace())
     }
 
     /// A token has been looked at.
